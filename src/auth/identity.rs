@@ -1,0 +1,96 @@
+//! The vocabulary of identity: consumers, credentials, callers, and what a route asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A way to say who one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `X-API-Key: dh_…`
+    ApiKey,
+    /// `Authorization: Bearer <jwt>`
+    Jwt,
+}
+
+/// What a route asks of its callers. There is no default: a route says it aloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// `auth = "none"`: open to anyone.
+    Open,
+    /// One of these methods, with a valid credential.
+    Required {
+        /// Accepted methods, at least one.
+        methods: Vec<Method>,
+        /// Scopes that the credential must carry, all of them.
+        scopes: Vec<Arc<str>>,
+    },
+}
+
+/// A party that calls through the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Stable, given by the store.
+    pub id: Arc<str>,
+    /// Unique, chosen by the operator.
+    pub username: Arc<str>,
+    /// The operator's own reference, if any.
+    pub custom_id: Option<Arc<str>>,
+    /// The name of what it has bought.
+    pub plan: Arc<str>,
+    /// A disabled consumer is refused as if its credentials were unknown.
+    pub enabled: bool,
+}
+
+/// Which credential a caller used; never the secret part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// The 16-character id of an API key.
+    ApiKey(Arc<str>),
+    /// A token of the issuer of this name (in the file), for this subject.
+    Jwt {
+        /// Name of the `[auth.jwt.*]` table.
+        issuer: Arc<str>,
+        /// The `sub` claim.
+        subject: Arc<str>,
+    },
+}
+
+/// An identified party: only `auth` makes one, after every check of the credential passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Who.
+    pub consumer: Arc<Consumer>,
+    /// By which credential.
+    pub credential: Credential,
+    /// Name of the plan in force: the credential's own, or else the consumer's.
+    pub plan: Arc<str>,
+    /// What the credential may do.
+    pub scopes: Arc<[Arc<str>]>,
+}
+
+/// One `[auth.jwt.*]` table: whose tokens are believed, and what is read from them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JwtIssuer {
+    /// Name of the table.
+    pub name: Arc<str>,
+    /// The shared secret of HS256, at least 32 bytes.
+    pub secret: Vec<u8>,
+    /// `iss` must equal this, where given.
+    pub issuer: Option<String>,
+    /// `aud` must contain one of these, where given.
+    pub audiences: Vec<String>,
+    /// Clock difference forgiven on `exp` and `nbf`; at most 60 s.
+    pub leeway: Duration,
+    /// The claim that names the consumer (`username` in the store).
+    pub consumer_claim: String,
+    /// The claim with the scopes: a list, or one string with spaces.
+    pub scopes_claim: String,
+    /// Plan of token bearers that the store does not know; without it they are refused.
+    pub default_plan: Option<Arc<str>>,
+}
+
+impl std::fmt::Debug for JwtIssuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JwtIssuer").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! Text to [`Config`], or to every [`Diagnostic`] at once; no network.
+
+use crate::auth::{JwtIssuer, Requirement};
+use crate::limits::{Plan, Rule};
+use crate::routing::{Cors, Matcher, Rewrite};
+use crate::upstreams::{Timeouts, UpstreamDef};
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that `conf/` says, checked: a value of this type can be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What cannot change without a restart.
+    pub fixed: Fixed,
+    /// Limits on connections and heads.
+    pub http: Http,
+    /// How the process ends.
+    pub drain: Drain,
+    /// Whether the access log is written.
+    pub access_log: bool,
+    /// Accepted API keys.
+    pub api_key: ApiKeys,
+    /// Believed token issuers, sorted by name.
+    pub issuers: Vec<Arc<JwtIssuer>>,
+    /// Plans, sorted by name.
+    pub plans: Vec<Plan>,
+    /// Upstreams, sorted by name.
+    pub upstreams: Vec<UpstreamDef>,
+    /// Routes, sorted by name.
+    pub routes: Vec<RouteDef>,
+}
+
+/// What is read once at start; a reload that changes it is refused, with the place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fixed {
+    /// Worker threads; `None` asks the cgroup.
+    pub workers: Option<NonZeroUsize>,
+    /// Public listeners, sorted by name.
+    pub listeners: Vec<Listener>,
+    /// The operator's listener; `None` is `address = "off"`.
+    pub admin: Option<SocketAddr>,
+    /// File of the embedded store.
+    pub store_path: PathBuf,
+}
+
+/// A public listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// TLS, where it is spoken.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of a public listener. The files are read again when they change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTls {
+    /// Chain, PEM, leaf first.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Whether HTTP/2 is offered by ALPN.
+    pub http2: bool,
+}
+
+/// Limits on connections and heads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Bytes of a request head (431 above).
+    pub max_head: usize,
+    /// Fields of a request head (431 above).
+    pub max_headers: usize,
+    /// Bytes of a request target (414 above).
+    pub max_target: usize,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Silence inside a request body.
+    pub body_timeout: Duration,
+    /// How long a write to the client may stall.
+    pub write_timeout: Duration,
+    /// Open connections, all listeners together.
+    pub max_connections: usize,
+    /// Peers whose `X-Forwarded-For` and request ids are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// How the process ends (DESIGN section 5 has the order of events).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// From SIGTERM until the listeners close.
+    pub announce: Duration,
+    /// From SIGTERM until the process ends, whatever is in flight.
+    pub deadline: Duration,
+}
+
+/// What API keys look like here.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// The `<env>` part of `dh_<env>_…`: lower-case letters and digits.
+    pub environment: Arc<str>,
+    /// Header that carries the key.
+    pub header: http::HeaderName,
+    /// Pepper of the stored digests, at least 32 bytes.
+    pub pepper: Vec<u8>,
+}
+
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKeys").field("environment", &self.environment).finish_non_exhaustive()
+    }
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteDef {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// What it asks of a head.
+    pub matcher: Matcher,
+    /// What it asks of a caller.
+    pub auth: Requirement,
+    /// Whether the credential goes on to the upstream.
+    pub forward_credential: bool,
+    /// The operator's limits, beside the caller's plan.
+    pub limits: Vec<Rule>,
+    /// Cross-origin policy.
+    pub cors: Option<Cors>,
+    /// Bytes of a request body (413 above).
+    pub max_body: u64,
+    /// Whether a body without a length is refused (411).
+    pub require_length: bool,
+    /// Changes on the way through.
+    pub rewrite: Rewrite,
+    /// What answers.
+    pub action: ActionDef,
+}
+
+/// What answers a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActionDef {
+    /// An upstream.
+    Proxy {
+        /// Its name; exists in [`Config::upstreams`].
+        upstream: Arc<str>,
+        /// The route's own timeouts, already merged with the upstream's.
+        timeouts: Timeouts,
+        /// `stream = true`: no per-read and no total timeout once the response has begun.
+        stream: bool,
+    },
+    /// A redirect.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+        /// `Location`; `{path}` and `{query}` stand for the request's own.
+        location: String,
+    },
+    /// A fixed reply.
+    Reply {
+        /// 200 to 599.
+        status: u16,
+        /// `Content-Type`.
+        content_type: http::HeaderValue,
+        /// The body.
+        body: bytes::Bytes,
+    },
+}

@@ -1,0 +1,17 @@
+//! DataHub Gateway: a programmable reverse proxy and API gateway on Pingora.
+//!
+//! ```text
+//! conf/*.toml ─parse─▶ File ─compile─▶ Config ─▶ Snapshot ─publish─▶ Live (one ArcSwap)
+//!                                                                     │ loaded once per request
+//! socket ─▶ Connection ─▶ Head ─▶ decide ─▶ Forward │ Answer │ Reject ─▶ Record ─▶ log, metrics
+//! ```
+//!
+//! The folders stand in the order a request meets them; `use crate::` goes only one way
+//! (`tests/tidy.rs` keeps it so). `ARCHITECTURE.md` has the map and the invariants.
+
+pub mod auth;
+pub mod config;
+pub mod limits;
+pub mod routing;
+pub mod telemetry;
+pub mod upstreams;

@@ -1,0 +1,92 @@
+//! What a limit is: permits per period with a burst, counted per subject.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The span that a [`Rate`]'s permits are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Period {
+    /// 24 hours.
+    Day,
+    /// 60 minutes.
+    Hour,
+    /// 60 seconds.
+    Minute,
+    /// One second.
+    Second,
+}
+
+impl Period {
+    /// The span itself.
+    #[must_use]
+    pub const fn span(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Day => 86_400,
+            Self::Hour => 3_600,
+            Self::Minute => 60,
+            Self::Second => 1,
+        })
+    }
+}
+
+/// How many requests are let through per period, in the long run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Requests per period.
+    pub permits: NonZeroU32,
+    /// The period.
+    pub per: Period,
+}
+
+/// Whom a rule counts: each value of it has a counter of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The resolved client address.
+    Address,
+    /// The consumer, over all of its keys and tokens.
+    Consumer,
+    /// The single credential.
+    Key,
+    /// One counter for all requests that the rule applies to.
+    Route,
+}
+
+/// Whether a rule refuses, or only counts what it would have refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Refuse.
+    #[default]
+    Enforce,
+    /// Do not even count.
+    Off,
+    /// Count and log, never refuse.
+    Shadow,
+}
+
+/// One limit, as `[plans.*.limits.*]` or `[routes.*.limits.*]` in a file says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The name that clients see in `RateLimit`, and that metrics are labelled with.
+    pub name: Arc<str>,
+    /// `plan/<name>/<rule>` or `route/<name>/<rule>`: counters are kept under it, so they survive
+    /// reloads as long as the names do.
+    pub id: Arc<str>,
+    /// The long-run rate.
+    pub rate: Rate,
+    /// How many at once after a rest; the permits of the rate unless the file says otherwise.
+    pub burst: NonZeroU32,
+    /// Whom it counts.
+    pub subject: Subject,
+    /// Whether it refuses.
+    pub mode: Mode,
+}
+
+/// What a consumer has bought: a named set of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name, as consumers refer to it.
+    pub name: Arc<str>,
+    /// All of them apply to each request of the plan's consumers.
+    pub rules: Vec<Rule>,
+}
