@@ -94,3 +94,20 @@ impl std::fmt::Debug for JwtIssuer {
         f.debug_struct("JwtIssuer").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// What API keys look like here.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKeys {
+    /// The `<env>` part of `dh_<env>_…`: lower-case letters and digits.
+    pub environment: Arc<str>,
+    /// Header that carries the key.
+    pub header: http::HeaderName,
+    /// Pepper of the stored digests, at least 32 bytes.
+    pub pepper: Vec<u8>,
+}
+
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKeys").field("environment", &self.environment).finish_non_exhaustive()
+    }
+}

@@ -2,4 +2,4 @@
 
 pub mod identity;
 
-pub use identity::{Caller, Consumer, Credential, JwtIssuer, Method, Requirement};
+pub use identity::{ApiKeys, Caller, Consumer, Credential, JwtIssuer, Method, Requirement};

@@ -1,6 +1,6 @@
 //! Text to [`Config`], or to every [`Diagnostic`] at once; no network.
 
-use crate::auth::{JwtIssuer, Requirement};
+use crate::auth::{ApiKeys, JwtIssuer, Requirement};
 use crate::limits::{Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
 use crate::upstreams::{Timeouts, UpstreamDef};
@@ -99,23 +99,6 @@ pub struct Drain {
     pub announce: Duration,
     /// From SIGTERM until the process ends, whatever is in flight.
     pub deadline: Duration,
-}
-
-/// What API keys look like here.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKeys {
-    /// The `<env>` part of `dh_<env>_…`: lower-case letters and digits.
-    pub environment: Arc<str>,
-    /// Header that carries the key.
-    pub header: http::HeaderName,
-    /// Pepper of the stored digests, at least 32 bytes.
-    pub pepper: Vec<u8>,
-}
-
-impl std::fmt::Debug for ApiKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiKeys").field("environment", &self.environment).finish_non_exhaustive()
-    }
 }
 
 /// One route.
