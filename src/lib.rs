@@ -9,9 +9,13 @@
 //! The folders stand in the order a request meets them; `use crate::` goes only one way
 //! (`tests/tidy.rs` keeps it so). `ARCHITECTURE.md` has the map and the invariants.
 
+pub mod admin;
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod limits;
 pub mod routing;
+pub mod stores;
+pub mod tasks;
 pub mod telemetry;
 pub mod upstreams;

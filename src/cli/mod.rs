@@ -1,0 +1,1 @@
+//! Subcommands of `gateway`; the only code that prints.

@@ -1,0 +1,1 @@
+//! Work beside requests; every task is owned here and ends with the process.
