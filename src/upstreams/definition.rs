@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
 
 /// How an endpoint is picked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,8 +43,8 @@ pub struct EndpointDef {
 pub struct UpstreamTls {
     /// The name that the certificate must carry, also sent as SNI; never empty.
     pub server_name: String,
-    /// Certificates to trust instead of the system's, as PEM.
-    pub ca: Option<PathBuf>,
+    /// Certificates to trust instead of the system's, loaded; not empty where given.
+    pub ca: Option<Arc<[CertificateDer<'static>]>>,
     /// Whether the chain and the name are checked.
     pub verify: bool,
 }
