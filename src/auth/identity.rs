@@ -1,7 +1,38 @@
 //! The vocabulary of identity: consumers, credentials, callers, and what a route asks for.
 
+use crate::telemetry::Clock;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Seconds since 1970-01-01T00:00:00Z: when something of the store begins or ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixTime(u64);
+
+impl UnixTime {
+    /// The second `secs` after the epoch.
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs)
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(clock: &Clock) -> Self {
+        Self(clock.unix_time().as_secs())
+    }
+
+    /// Seconds since the epoch.
+    #[must_use]
+    pub const fn as_secs(self) -> u64 {
+        self.0
+    }
+
+    /// This time and `span`; the far end of time if that is further still.
+    #[must_use]
+    pub const fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_secs()))
+    }
+}
 
 /// A way to say who one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

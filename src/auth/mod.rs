@@ -1,5 +1,33 @@
 //! Who is it, and may it: credentials to callers.
+//!
+//! ```text
+//! headers ─▶ Authenticator ─┬─ key:   KeyForm (form, digest) ─────────┐
+//!                           └─ token: Issuers (signature) ─ TokenCache ┴▶ Directory ─▶ Source
+//! store's changes ─▶ follow ─▶ Directory
+//! ```
+//!
+//! An [`Authenticator`] belongs to one configuration; [`Directory`] and [`TokenCache`] outlive it.
+//! The ports [`directory::Source`], [`changes::ChangeFeed`] and [`registry::Registry`] are
+//! implemented by `stores`.
 
+pub mod api_key;
+mod authenticator;
+pub mod changes;
+mod compact;
+mod denied;
+pub mod directory;
+mod flights;
 pub mod identity;
+mod jwt;
+pub mod registry;
+mod shelf;
+mod tokens;
 
-pub use identity::{ApiKeys, Caller, Consumer, Credential, JwtIssuer, Method, Requirement};
+pub use authenticator::Authenticator;
+pub use changes::{FeedEvent, follow};
+pub use denied::{AmbiguousReason, Denied, InvalidReason, Outage};
+pub use directory::{Directory, Lookup};
+pub use identity::{
+    ApiKeys, Caller, Consumer, Credential, JwtIssuer, Method, Requirement, UnixTime,
+};
+pub use tokens::TokenCache;

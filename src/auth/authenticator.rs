@@ -1,0 +1,329 @@
+//! From the headers of a request to its caller.
+//!
+//! Only headers are read, never the query. A route says which methods it accepts; headers of other
+//! methods are not ours and are left alone. What could be read in two ways is refused: a key beside
+//! a token, a header that stands twice, a spelling with `_` beside ours, since servers behind us may
+//! take both for the same name.
+//!
+//! Must stay true: `identify_cached` neither allocates nor waits for a caller that is known; an
+//! unknown key costs the same work as a wrong one.
+
+use super::api_key::{KeyDigest, KeyForm, KeyId};
+use super::denied::{AmbiguousReason, Denied, InvalidReason};
+use super::directory::{Directory, KeyEntry, Lookup};
+use super::identity::{ApiKeys, Caller, Consumer, JwtIssuer, Method, Requirement, UnixTime};
+use super::jwt::Issuers;
+use super::shelf::Entry;
+use super::tokens::{Token, TokenCache};
+use crate::telemetry::Clock;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+use std::fmt;
+use std::sync::Arc;
+
+/// Header names with more dashes than this have too many spellings with `_` to list.
+const MAX_DASHES: usize = 4;
+
+/// Identifies callers under one configuration.
+pub struct Authenticator {
+    form: KeyForm,
+    key_header: HeaderName,
+    issuers: Issuers,
+    directory: Arc<Directory>,
+    tokens: Arc<TokenCache>,
+    clock: Clock,
+    /// `Authorization` first, then the key's header and its spellings with `_`.
+    credential_headers: Vec<HeaderName>,
+}
+
+/// A credential as it was sent.
+#[derive(Clone, Copy)]
+enum Presented<'h> {
+    Key(&'h [u8]),
+    Token(&'h [u8]),
+}
+
+type Identified = Result<Arc<Caller>, Denied>;
+
+impl Authenticator {
+    /// Identifies by `api_keys` and `issuers`; `directory` and `tokens` outlive this configuration.
+    #[must_use]
+    pub fn new(
+        api_keys: ApiKeys,
+        issuers: Vec<Arc<JwtIssuer>>,
+        directory: Arc<Directory>,
+        tokens: Arc<TokenCache>,
+        clock: Clock,
+    ) -> Self {
+        let mut credential_headers = vec![AUTHORIZATION, api_keys.header.clone()];
+        credential_headers.extend(underscore_twins(&api_keys.header));
+        Self {
+            form: KeyForm::new(&api_keys),
+            key_header: api_keys.header,
+            issuers: Issuers::new(issuers),
+            directory,
+            tokens,
+            clock,
+            credential_headers,
+        }
+    }
+
+    /// Every header that can carry a credential of ours, spellings with `_` included.
+    #[must_use]
+    pub fn credential_headers(&self) -> &[HeaderName] {
+        &self.credential_headers
+    }
+
+    /// The headers to remove before a request goes on to the upstream: those of API keys always,
+    /// `Authorization` only where tokens are accepted; elsewhere it belongs to the upstream.
+    #[must_use]
+    pub fn credential_headers_of(&self, requirement: &Requirement) -> &[HeaderName] {
+        match requirement {
+            Requirement::Required { methods, .. } if methods.contains(&Method::Jwt) => {
+                &self.credential_headers
+            }
+            Requirement::Open | Requirement::Required { .. } => {
+                self.credential_headers.get(1..).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Who sent these headers, as far as `requirement` asks; `None` where it asks nothing.
+    ///
+    /// # Errors
+    /// Why the request must not go on.
+    pub async fn identify(
+        &self,
+        requirement: &Requirement,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<Caller>>, Denied> {
+        if let Some(identified) = self.identify_cached(requirement, headers) {
+            return identified;
+        }
+        let Requirement::Required { methods, scopes } = requirement else {
+            return Ok(None);
+        };
+        let caller = match self.presented(methods, headers)? {
+            Presented::Key(text) => self.by_key(text).await?,
+            Presented::Token(text) => self.by_token(text).await?,
+        };
+        check_scopes(caller, scopes).map(Some)
+    }
+
+    /// The same from what is at hand; `None` if the store has to be asked, or a token verified.
+    pub fn identify_cached(
+        &self,
+        requirement: &Requirement,
+        headers: &HeaderMap,
+    ) -> Option<Result<Option<Arc<Caller>>, Denied>> {
+        let Requirement::Required { methods, scopes } = requirement else {
+            return Some(Ok(None));
+        };
+        let identified = match self.presented(methods, headers) {
+            Ok(Presented::Key(text)) => self.by_cached_key(text)?,
+            Ok(Presented::Token(text)) => self.by_cached_token(text)?,
+            Err(denied) => Err(denied),
+        };
+        Some(identified.and_then(|caller| check_scopes(caller, scopes)).map(Some))
+    }
+
+    /// The one credential in `headers` that the route accepts.
+    fn presented<'h>(
+        &self,
+        methods: &[Method],
+        headers: &'h HeaderMap,
+    ) -> Result<Presented<'h>, Denied> {
+        let key = match methods.contains(&Method::ApiKey) {
+            true => self.presented_key(headers)?,
+            false => None,
+        };
+        let token = match methods.contains(&Method::Jwt) {
+            true => presented_token(headers)?,
+            false => None,
+        };
+        match (key, token) {
+            (Some(_), Some(_)) => Err(ambiguous(AmbiguousReason::BothMethods)),
+            (Some(key), None) => Ok(Presented::Key(key)),
+            (None, Some(token)) => Ok(Presented::Token(token)),
+            (None, None) => Err(Denied::NoCredential),
+        }
+    }
+
+    fn presented_key<'h>(&self, headers: &'h HeaderMap) -> Result<Option<&'h [u8]>, Denied> {
+        let Some(key) = single(headers, &self.key_header)? else {
+            return Ok(None);
+        };
+        // A twin alone is no credential: it is not our header.
+        let twin = |name: &HeaderName| name != self.key_header && same(name, &self.key_header);
+        match headers.keys().any(twin) {
+            true => Err(ambiguous(AmbiguousReason::Underscore)),
+            false => Ok(Some(key)),
+        }
+    }
+
+    fn by_cached_key(&self, text: &[u8]) -> Option<Identified> {
+        let (id, digest) = match self.read_key(text) {
+            Ok(read) => read,
+            Err(denied) => return Some(Err(denied)),
+        };
+        self.directory.glance_key(id).map(|found| self.prove(found, &digest))
+    }
+
+    async fn by_key(&self, text: &[u8]) -> Identified {
+        let (id, digest) = self.read_key(text)?;
+        self.prove(self.directory.find_key(id).await, &digest)
+    }
+
+    fn read_key(&self, text: &[u8]) -> Result<(KeyId, KeyDigest), Denied> {
+        let key = self.form.parse(text).map_err(invalid_key)?;
+        Ok((key.id(), self.form.digest(key)))
+    }
+
+    fn prove(&self, found: Lookup<KeyEntry>, digest: &KeyDigest) -> Identified {
+        let known = match &found {
+            Lookup::Known(entry) => &entry.value,
+            Lookup::Unavailable(outage) => return Err(Denied::Unavailable(*outage)),
+            Lookup::Unknown => {
+                // The same work as for a wrong secret.
+                std::hint::black_box(KeyDigest::from_bytes([0; 32]).matches(digest));
+                return Err(invalid_key(InvalidReason::Unknown));
+            }
+        };
+        if !known.digest.matches(digest) {
+            let other = known.pepper != self.form.pepper();
+            let reason = if other { InvalidReason::Pepper } else { InvalidReason::Secret };
+            return Err(invalid_key(reason));
+        }
+        let now = UnixTime::now(&self.clock);
+        if known.revoked_at.is_some() {
+            return Err(invalid_key(InvalidReason::Revoked));
+        }
+        if known.expires_at.is_some_and(|end| now >= end) {
+            return Err(invalid_key(InvalidReason::Expired));
+        }
+        if known.not_before.is_some_and(|begin| now < begin) {
+            return Err(invalid_key(InvalidReason::NotYet));
+        }
+        if !known.caller.consumer.enabled {
+            return Err(invalid_key(InvalidReason::Disabled));
+        }
+        Ok(Arc::clone(&known.caller))
+    }
+
+    fn by_cached_token(&self, text: &[u8]) -> Option<Identified> {
+        let found = self.tokens.find(&TokenCache::digest(text), &self.issuers, &self.clock)?;
+        match found {
+            Ok(token) => {
+                let consumer = self.directory.glance_consumer(&token.verified.consumer)?;
+                Some(bearer(&token, &consumer))
+            }
+            Err(reason) => Some(Err(invalid_token(reason))),
+        }
+    }
+
+    async fn by_token(&self, text: &[u8]) -> Identified {
+        let digest = TokenCache::digest(text);
+        let token = match self.tokens.find(&digest, &self.issuers, &self.clock) {
+            Some(found) => found,
+            None => self
+                .issuers
+                .verify(text, self.clock.unix_time())
+                .map(|verified| self.tokens.keep(digest, verified, &self.issuers, &self.clock)),
+        };
+        let token = token.map_err(invalid_token)?;
+        bearer(&token, &self.directory.find_consumer(&token.verified.consumer).await)
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator")
+            .field("form", &self.form)
+            .field("issuers", &self.issuers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The caller of a good token whose consumer is this.
+fn bearer(token: &Token, consumer: &Lookup<Arc<Entry<Arc<Consumer>>>>) -> Identified {
+    match consumer {
+        Lookup::Known(entry) if !entry.value.enabled => Err(invalid_token(InvalidReason::Disabled)),
+        Lookup::Known(entry) => Ok(token.caller_of(&entry.value)),
+        Lookup::Unavailable(outage) => Err(Denied::Unavailable(*outage)),
+        Lookup::Unknown => token.stranger().ok_or_else(|| invalid_token(InvalidReason::Unknown)),
+    }
+}
+
+/// The bearer token, if there is one; another scheme is not ours.
+fn presented_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
+    const SCHEME: &[u8] = b"bearer";
+    let Some(value) = single(headers, &AUTHORIZATION)? else {
+        return Ok(None);
+    };
+    let (scheme, rest) = value.split_at(value.len().min(SCHEME.len()));
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return Ok(None);
+    }
+    match rest {
+        [] => Err(invalid_token(InvalidReason::Malformed)),
+        [b' ', ..] => Ok(Some(rest.trim_ascii_start())),
+        // A longer word that only begins like it.
+        _ => Ok(None),
+    }
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Denied> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(ambiguous(AmbiguousReason::Repeated)),
+        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
+    }
+}
+
+/// Whether a server that takes `_` for `-` would take both for one name.
+fn same(one: &HeaderName, other: &HeaderName) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| dashed(*one) == dashed(*other))
+}
+
+/// Every other spelling of `name` with `_` for `-`, or `-` for `_`.
+fn underscore_twins(name: &HeaderName) -> Vec<HeaderName> {
+    let mut spellings = vec![String::new()];
+    let mut dashes = 0;
+    for letter in name.as_str().chars() {
+        let is_dash = matches!(letter, '-' | '_');
+        dashes += usize::from(is_dash);
+        if is_dash && dashes <= MAX_DASHES {
+            let with = |end: char| spellings.iter().map(move |start| format!("{start}{end}"));
+            spellings = with('-').chain(with('_')).collect();
+        } else {
+            spellings.iter_mut().for_each(|spelling| spelling.push(letter));
+        }
+    }
+    spellings
+        .iter()
+        .filter_map(|spelling| HeaderName::from_bytes(spelling.as_bytes()).ok())
+        .filter(|spelling| spelling != name)
+        .collect()
+}
+
+fn check_scopes(caller: Arc<Caller>, required: &[Arc<str>]) -> Identified {
+    if required.iter().all(|scope| caller.scopes.contains(scope)) {
+        return Ok(caller);
+    }
+    Err(Denied::Scope { caller, required: required.into() })
+}
+
+const fn ambiguous(reason: AmbiguousReason) -> Denied {
+    Denied::Ambiguous { reason }
+}
+
+const fn invalid_key(reason: InvalidReason) -> Denied {
+    Denied::Invalid { method: Method::ApiKey, reason }
+}
+
+const fn invalid_token(reason: InvalidReason) -> Denied {
+    Denied::Invalid { method: Method::Jwt, reason }
+}

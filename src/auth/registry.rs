@@ -1,0 +1,215 @@
+//! The port for those who run the gateway: adding consumers, issuing and revoking their keys.
+//!
+//! A store implements it beside [`super::directory::Source`]. Every write takes effect in running
+//! gateways through the change feed.
+//!
+//! Must stay true: no plain key passes through here, only its proof.
+
+use super::api_key::{KeyId, KeyProof};
+use super::identity::{Consumer, UnixTime};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest username, custom id, plan, scope or key name.
+pub const MAX_NAME: usize = 128;
+/// The most scopes of one key.
+pub const MAX_SCOPES: usize = 64;
+
+/// A consumer to be added.
+#[derive(Clone, Debug)]
+pub struct NewConsumer {
+    /// Unique.
+    pub username: String,
+    /// The operator's own reference; unique where given.
+    pub custom_id: Option<String>,
+    /// Name of its plan.
+    pub plan: String,
+}
+
+/// A consumer as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerInfo {
+    /// The consumer.
+    pub consumer: Consumer,
+    /// When it was added.
+    pub created_at: UnixTime,
+}
+
+/// A key to be stored.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// What proves it.
+    pub proof: KeyProof,
+    /// Username of its consumer.
+    pub consumer: String,
+    /// What the operator calls it.
+    pub name: Option<String>,
+    /// Its own plan, instead of the consumer's.
+    pub plan: Option<String>,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it begins.
+    pub not_before: Option<UnixTime>,
+    /// When it ends.
+    pub expires_at: Option<UnixTime>,
+}
+
+/// A key as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its public part.
+    pub id: KeyId,
+    /// Username of its consumer.
+    pub consumer: Arc<str>,
+    /// What the operator calls it.
+    pub name: Option<Arc<str>>,
+    /// Its own plan, instead of the consumer's.
+    pub plan: Option<Arc<str>>,
+    /// What it may do.
+    pub scopes: Arc<[Arc<str>]>,
+    /// When it was issued.
+    pub created_at: UnixTime,
+    /// When it begins.
+    pub not_before: Option<UnixTime>,
+    /// When it ends.
+    pub expires_at: Option<UnixTime>,
+    /// When it was taken back.
+    pub revoked_at: Option<UnixTime>,
+}
+
+/// A part of a list, in the order of its names.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only what comes after this name.
+    pub after: Option<&'a str>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Why an administrative operation was not done. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A value that cannot be stored.
+    #[error("{what} {problem}")]
+    Invalid {
+        /// Which value.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A key that is already revoked or expired cannot be rotated.
+    #[error("key `{0}` is revoked or expired; issue a new one instead")]
+    NotLive(KeyId),
+    /// The store failed. Its message says what, where, and what to do.
+    #[error(transparent)]
+    Store(Box<dyn std::error::Error + Send + Sync>),
+    /// The name or reference belongs to another consumer.
+    #[error("{what} `{value}` is taken by another consumer")]
+    Taken {
+        /// `username` or `custom id`.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// No consumer of this name.
+    #[error("no consumer is called `{0}`")]
+    UnknownConsumer(String),
+    /// No key of this id.
+    #[error("no key has the id `{0}`")]
+    UnknownKey(KeyId),
+}
+
+/// Administrative operations. A consumer is named by its username or its id.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// Adds a consumer.
+    async fn add_consumer(&self, new: NewConsumer) -> Result<ConsumerInfo, RegistryError>;
+
+    /// One consumer.
+    async fn consumer(&self, name: &str) -> Result<ConsumerInfo, RegistryError>;
+
+    /// Consumers by username.
+    async fn consumers(&self, page: Page<'_>) -> Result<Vec<ConsumerInfo>, RegistryError>;
+
+    /// Lets a consumer in, or keeps it out with all of its credentials.
+    async fn set_enabled(&self, name: &str, on: bool) -> Result<ConsumerInfo, RegistryError>;
+
+    /// Gives a consumer another plan.
+    async fn set_plan(&self, name: &str, plan: &str) -> Result<ConsumerInfo, RegistryError>;
+
+    /// Removes a consumer and its keys; returns what was removed, and how many keys.
+    async fn remove_consumer(&self, name: &str) -> Result<(ConsumerInfo, usize), RegistryError>;
+
+    /// Stores a key.
+    async fn issue_key(&self, new: NewKey) -> Result<KeyInfo, RegistryError>;
+
+    /// One key.
+    async fn key(&self, id: KeyId) -> Result<KeyInfo, RegistryError>;
+
+    /// Keys by id, of one consumer or of all.
+    async fn keys(
+        &self,
+        consumer: Option<&str>,
+        page: Page<'_>,
+    ) -> Result<Vec<KeyInfo>, RegistryError>;
+
+    /// Stores a key that stands in for `id`, which ends after `overlap` if it does not end before.
+    /// Returns the old one and the new one.
+    async fn rotate_key(
+        &self,
+        id: KeyId,
+        proof: KeyProof,
+        overlap: Duration,
+    ) -> Result<(KeyInfo, KeyInfo), RegistryError>;
+
+    /// Takes a key back, for ever. Revoking it again changes nothing.
+    async fn revoke_key(&self, id: KeyId) -> Result<KeyInfo, RegistryError>;
+}
+
+/// Checks a name: not empty, not too long, printable ASCII without spaces, since it goes into headers.
+///
+/// # Errors
+/// [`RegistryError::Invalid`].
+pub fn check_name(what: &'static str, value: &str) -> Result<(), RegistryError> {
+    let problem = if value.is_empty() {
+        "must not be empty".to_owned()
+    } else if value.len() > MAX_NAME {
+        format!("must have at most {MAX_NAME} characters, this has {}", value.len())
+    } else if let Some(bad) = value.chars().find(|c| !c.is_ascii_graphic()) {
+        format!("must be letters, digits and signs of ASCII without spaces, this has {bad:?}")
+    } else {
+        return Ok(());
+    };
+    Err(RegistryError::Invalid { what, problem })
+}
+
+/// Checks a key before it is stored.
+///
+/// # Errors
+/// [`RegistryError::Invalid`].
+pub fn check_key(new: &NewKey, now: UnixTime) -> Result<(), RegistryError> {
+    if let Some(name) = &new.name {
+        check_name("key name", name)?;
+    }
+    if let Some(plan) = &new.plan {
+        check_name("plan", plan)?;
+    }
+    if new.scopes.len() > MAX_SCOPES {
+        let problem = format!("are too many: at most {MAX_SCOPES} fit into one key");
+        return Err(RegistryError::Invalid { what: "scopes", problem });
+    }
+    for scope in &new.scopes {
+        check_name("scope", scope)?;
+        // RFC 6749 3.3.
+        if scope.contains(['"', '\\']) {
+            let problem = "must not contain `\"` or `\\`".to_owned();
+            return Err(RegistryError::Invalid { what: "scope", problem });
+        }
+    }
+    if new.expires_at.is_some_and(|end| end <= now.max(new.not_before.unwrap_or_default())) {
+        let problem = "must lie in the future, and after the beginning".to_owned();
+        return Err(RegistryError::Invalid { what: "the end of the key", problem });
+    }
+    Ok(())
+}
