@@ -1,0 +1,62 @@
+# What one types here. `make run` and `make test` work on a bare Debian that has Rust.
+
+# Outside the checkout, so that a fresh clone builds on what the last one left.
+CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datahub-gateway/target
+export CARGO_TARGET_DIR
+
+# How `make conf` runs the gateway; .ci/run names the binary that the tests have built.
+GATEWAY ?= cargo run --quiet --locked --bin gateway --
+
+.PHONY: help run test check bench soak fmt lint docs audit conf build-tools bench-tools
+
+help:
+	@echo "make run     start the gateway on port 3000 with conf/ and a demo upstream"
+	@echo "make test    every test; benches are compiled and run once"
+	@echo "make check   format, lints, docs, dependency audit, the shipped conf files"
+	@echo "make bench   every benchmark, the load comparison with nginx among them"
+	@echo "make soak    the long runs of the tests that have one"
+	@echo "make fmt     format the code"
+
+run: build-tools
+	cargo run --locked --bin gateway -- --conf conf run --demo
+
+test: build-tools
+	cargo test --locked --all-targets
+	cargo test --locked --doc
+
+check: lint docs audit conf
+
+lint: build-tools
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+docs: build-tools
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+# Tests build with the features that dev-dependencies add; this builds what ships.
+	cargo check --locked --bin gateway
+
+audit: build-tools
+	cargo test --locked --test audit
+
+# Every folder that ships must be one that the gateway would start with.
+conf: build-tools
+	@for folder in conf conf/examples/*/; do \
+		[ -d "$$folder" ] || continue; \
+		echo "gateway --conf $$folder check"; \
+		$(GATEWAY) --conf "$$folder" check || exit 1; \
+	done
+
+bench: build-tools bench-tools
+	cargo bench --locked
+
+soak: build-tools
+	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
+
+fmt:
+	cargo fmt
+
+build-tools:
+	@.ci/tools build
+
+bench-tools:
+	@.ci/tools bench
