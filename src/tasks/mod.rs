@@ -1,1 +1,4 @@
 //! Work beside requests; every task is owned here and ends with the process.
+
+pub mod demo;
+pub mod watch;

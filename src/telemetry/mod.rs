@@ -2,6 +2,20 @@
 //!
 //! The bottom layer. Everything may use it, it uses nothing of the gateway.
 
+pub mod access_log;
 pub mod clock;
+mod json;
+pub mod log;
+pub mod metrics;
+pub mod record;
+pub mod request_id;
+mod sink;
+pub mod trace;
 
+pub use self::log::ProcessLog;
+pub use access_log::AccessLog;
 pub use clock::{Clock, Moment};
+pub use metrics::Metrics;
+pub use record::Record;
+pub use sink::{StartError, Unflushed};
+pub use trace::TraceContext;

@@ -1,0 +1,142 @@
+//! An upstream to try the gateway with, when there is no real one at hand.
+//!
+//! It says what arrived at it, so that one sees what the gateway adds, removes and rewrites. Nothing
+//! in here is for production, but it is bounded all the same: demos are left running.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use axum::serve::ListenerExt as _;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use serde_json::{Map, Value, json};
+use std::net::TcpListener;
+use std::time::Duration;
+
+/// Bytes of a request body.
+const MAX_BODY: usize = 1024 * 1024;
+/// `/slow` waits no longer than this.
+const MAX_DELAY: Duration = Duration::from_secs(30);
+
+/// Answers on `listener` until `stop`, and then what is under way.
+///
+/// - `/health`: 200
+/// - `/slow?ms=250`: the echo, after a while
+/// - `/status/503`: the echo, with this status
+/// - all else: the echo
+///
+/// # Errors
+/// If the listener is not usable.
+pub async fn serve(
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            log::debug!(error:% = error; "a connection to the demo keeps its delay");
+        }
+    });
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/slow", any(slow))
+        .route("/status/{code}", any(status))
+        .fallback(echo)
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn health() -> &'static str {
+    "ok\n"
+}
+
+async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    answer(StatusCode::OK, &method, &uri, &headers, &body)
+}
+
+async fn slow(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let Some(delay) = delay(uri.query().unwrap_or_default()) else {
+        return bad_request("ask for a number of milliseconds, as in /slow?ms=250");
+    };
+    tokio::time::sleep(delay.min(MAX_DELAY)).await;
+    answer(StatusCode::OK, &method, &uri, &headers, &body)
+}
+
+async fn status(
+    Path(code): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let code = code.parse().ok().filter(|code| (200..=599).contains(code));
+    match code.and_then(|code| StatusCode::from_u16(code).ok()) {
+        Some(status) => answer(status, &method, &uri, &headers, &body),
+        None => bad_request("ask for a status from 200 to 599, as in /status/503"),
+    }
+}
+
+/// The value of `ms`; no delay without one.
+fn delay(query: &str) -> Option<Duration> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("ms="));
+    value.map_or(Some(0), |value| value.parse().ok()).map(Duration::from_millis)
+}
+
+fn answer(
+    status: StatusCode,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response {
+    let mut fields = Map::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        match fields.get_mut(name.as_str()) {
+            Some(Value::String(known)) => {
+                known.push_str(", ");
+                known.push_str(&value);
+            }
+            _ => drop(fields.insert(name.as_str().to_owned(), value.into())),
+        }
+    }
+    let echo = json!({
+        "method": method.as_str(),
+        "path": uri.path(),
+        "query": uri.query(),
+        "headers": fields,
+        "body_bytes": body.len(),
+    });
+    json(status, &echo)
+}
+
+fn bad_request(message: &str) -> Response {
+    json(StatusCode::BAD_REQUEST, &json!({ "error": message }))
+}
+
+fn json(status: StatusCode, value: &Value) -> Response {
+    // Bodies are for people.
+    let kind = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (status, [kind], format!("{value:#}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_a_number_or_nothing() {
+        for (query, expected) in [
+            ("", Some(0)),
+            ("ms=250", Some(250)),
+            ("a=1&ms=7", Some(7)),
+            ("ms=", None),
+            ("ms=-1", None),
+            ("ms=1e9", None),
+        ] {
+            assert_eq!(delay(query), expected.map(Duration::from_millis), "{query}");
+        }
+    }
+}

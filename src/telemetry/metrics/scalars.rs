@@ -1,0 +1,104 @@
+//! The metrics without labels of their own, straight from the `prometheus` crate.
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// From a revocation's commit to its effect; the promise is one second.
+const DELAY_BUCKETS: [f64; 12] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+#[derive(Debug)]
+pub(super) struct Scalars {
+    pub(super) tls_failed: IntCounter,
+    pub(super) revision: IntGauge,
+    pub(super) reloads_succeeded: IntCounter,
+    pub(super) reloads_failed: IntCounter,
+    pub(super) last_reload_successful: IntGauge,
+    pub(super) revocation_delay: Histogram,
+    pub(super) access_log_dropped: IntCounter,
+    last_size: AtomicUsize,
+}
+
+impl Scalars {
+    pub(super) fn register(registry: &Registry) -> Self {
+        let reloads = |result| {
+            counter(
+                registry,
+                Opts::new("gateway_config_reloads_total", "Attempts to load a configuration.")
+                    .const_label("result", result),
+            )
+        };
+        Self {
+            tls_failed: counter(
+                registry,
+                Opts::new(
+                    "gateway_tls_handshakes_failed_total",
+                    "TLS handshakes with clients that came to nothing.",
+                ),
+            ),
+            revision: gauge(
+                registry,
+                "gateway_config_revision",
+                "The revision of the configuration in force.",
+            ),
+            reloads_succeeded: reloads("success"),
+            reloads_failed: reloads("failure"),
+            last_reload_successful: gauge(
+                registry,
+                "gateway_config_last_reload_successful",
+                "Whether the last attempt to load a configuration succeeded.",
+            ),
+            revocation_delay: delay(registry),
+            access_log_dropped: counter(
+                registry,
+                Opts::new(
+                    "gateway_access_log_dropped_total",
+                    "Lines of the access log that were thrown away because nobody took them.",
+                ),
+            ),
+            last_size: AtomicUsize::new(16 * 1024),
+        }
+    }
+
+    /// How large the next exposition will about be.
+    pub(super) fn size_hint(&self) -> usize {
+        self.last_size.load(Ordering::Relaxed) + 1024
+    }
+
+    /// Remembers how large the last exposition was.
+    pub(super) fn rendered(&self, size: usize) {
+        self.last_size.store(size, Ordering::Relaxed);
+    }
+}
+
+fn delay(registry: &Registry) -> Histogram {
+    registered(
+        registry,
+        Histogram::with_opts(
+            HistogramOpts::new(
+                "gateway_revocation_delay_seconds",
+                "From a revocation's commit to its effect in this process.",
+            )
+            .buckets(DELAY_BUCKETS.to_vec()),
+        ),
+    )
+}
+
+fn counter(registry: &Registry, options: Opts) -> IntCounter {
+    registered(registry, IntCounter::with_opts(options))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(registry, IntGauge::with_opts(Opts::new(name, help)))
+}
+
+#[expect(clippy::expect_used, reason = "names are constants, and a test builds every metric")]
+fn registered<M>(registry: &Registry, metric: prometheus::Result<M>) -> M
+where
+    M: Collector + Clone + 'static,
+{
+    let metric = metric.expect("a valid constant name");
+    registry.register(Box::new(metric.clone())).expect("a distinct constant name");
+    metric
+}
