@@ -78,6 +78,25 @@ pub struct KeyInfo {
     pub revoked_at: Option<UnixTime>,
 }
 
+impl KeyInfo {
+    /// Whether it is accepted at `now`, or will be.
+    #[must_use]
+    pub fn is_live(&self, now: UnixTime) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// How a key hands over to a new one, which has the same consumer, name, plan and scopes.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// What proves the new key.
+    pub proof: KeyProof,
+    /// When the new key ends.
+    pub expires_at: Option<UnixTime>,
+    /// How long the old key lives on, if it does not end before.
+    pub overlap: Duration,
+}
+
 /// A part of a list, in the order of its names.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
@@ -154,13 +173,11 @@ pub trait Registry: Send + Sync {
         page: Page<'_>,
     ) -> Result<Vec<KeyInfo>, RegistryError>;
 
-    /// Stores a key that stands in for `id`, which ends after `overlap` if it does not end before.
-    /// Returns the old one and the new one.
+    /// Stores a key that takes over from `id`. Returns the old one and the new one.
     async fn rotate_key(
         &self,
         id: KeyId,
-        proof: KeyProof,
-        overlap: Duration,
+        rotation: Rotation,
     ) -> Result<(KeyInfo, KeyInfo), RegistryError>;
 
     /// Takes a key back, for ever. Revoking it again changes nothing.

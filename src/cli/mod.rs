@@ -1,1 +1,7 @@
 //! Subcommands of `gateway`; the only code that prints.
+
+pub mod consumers;
+pub mod keys;
+mod ledger;
+
+pub use ledger::Ledger;
