@@ -1,8 +1,8 @@
 //! What `[upstreams.*]` says, parsed.
 
+use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ pub struct EndpointDef {
 pub struct UpstreamTls {
     /// The name that the certificate must carry, also sent as SNI; never empty.
     pub server_name: String,
-    /// Certificates to trust instead of the system's, as PEM.
-    pub ca: Option<PathBuf>,
+    /// Certificates to trust instead of the system's; each can be an anchor.
+    pub ca: Option<Arc<[CertificateDer<'static>]>>,
     /// Whether the chain and the name are checked.
     pub verify: bool,
 }
