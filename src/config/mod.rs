@@ -1,4 +1,30 @@
 //! Text to [`Config`], or to every [`Diagnostic`] at once; no network.
+//!
+//! ```text
+//! *.toml ─▶ source ─▶ document ─▶ shape ─▶ schema ─▶ compile ─▶ Config
+//!           text      one tree    fits?    serde     values, names, rules
+//! ```
+//!
+//! No step stops at its first error; each leaves out what is wrong and goes on with the rest, so
+//! that an operator sees everything in one [`Report`].
+
+mod certificate;
+mod compile;
+mod diagnostic;
+mod document;
+mod load;
+mod pattern;
+mod schema;
+mod secret;
+mod shape;
+mod source;
+mod value;
+mod words;
+
+pub use certificate::Certificate;
+pub use diagnostic::{Diagnostic, Report, Severity};
+pub use load::{Loaded, load, load_in};
+pub use secret::{Environment, SecretFiles, process_environment};
 
 use crate::auth::{ApiKeys, JwtIssuer, Requirement};
 use crate::limits::{Plan, Rule};
@@ -16,6 +42,8 @@ use std::time::Duration;
 pub struct Config {
     /// What cannot change without a restart.
     pub fixed: Fixed,
+    /// Certificates of the listeners with TLS, by the listener's name. A reload exchanges them.
+    pub certificates: Vec<(Arc<str>, Certificate)>,
     /// Limits on connections and heads.
     pub http: Http,
     /// How the process ends.
@@ -58,13 +86,9 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
 }
 
-/// TLS of a public listener. The files are read again when they change.
-#[derive(Clone, Debug, PartialEq)]
+/// TLS of a public listener. Its certificate is in [`Config::certificates`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// Chain, PEM, leaf first.
-    pub certificate: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
     /// Whether HTTP/2 is offered by ALPN.
     pub http2: bool,
 }
@@ -154,4 +178,10 @@ pub enum ActionDef {
         /// The body.
         body: bytes::Bytes,
     },
+}
+
+/// The JSON Schema of a configuration file, for editors.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schema::describe().to_value()
 }

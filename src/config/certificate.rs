@@ -1,0 +1,115 @@
+//! Certificates and keys as PEM files, read and checked when the configuration is loaded, so that
+//! a listener never starts, and a reload never passes, with a pair that does not fit.
+
+use super::secret::Secret;
+use super::value::Invalid;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes of a file with certificates.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A chain with the private key that belongs to it.
+#[derive(Clone)]
+pub struct Certificate(Arc<CertifiedKey>);
+
+impl Certificate {
+    /// As rustls wants it.
+    #[must_use]
+    pub fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.0
+    }
+}
+
+impl PartialEq for Certificate {
+    /// By the chain; the key belongs to its first certificate.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.cert == other.0.cert
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate(chain of {})", self.0.cert.len())
+    }
+}
+
+/// Why a pair cannot be used: which of the two files is to blame.
+pub(crate) enum Unusable {
+    /// The chain.
+    Chain(Invalid),
+    /// The key.
+    Key(Invalid),
+}
+
+/// Puts a chain and its key together.
+pub(crate) fn pair(chain: &Path, key: &Secret) -> Result<Certificate, Unusable> {
+    let certificates = read_chain(chain).map_err(Unusable::Chain)?;
+    let key = PrivateKeyDer::from_pem_slice(&key.0).map_err(|_| {
+        Unusable::Key(Invalid::new(
+            "there is no private key in it",
+            "the file must be PEM, with `BEGIN PRIVATE KEY` or the like",
+        ))
+    })?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    match CertifiedKey::from_der(certificates, key, &provider) {
+        Ok(pair) => Ok(Certificate(Arc::new(pair))),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(Unusable::Key(Invalid::new(
+            "the key does not belong to the certificate",
+            "the first certificate of the chain must be the one made for this key",
+        ))),
+        Err(rustls::Error::InvalidCertificate(error)) => Err(Unusable::Chain(Invalid::new(
+            format!("the certificate cannot be used: {error}"),
+            "the first certificate must be an X.509 v3 certificate",
+        ))),
+        Err(error) => Err(Unusable::Key(Invalid::new(
+            format!("the key cannot be used: {error}"),
+            "use RSA with at least 2048 bits, ECDSA P-256 or P-384, or Ed25519",
+        ))),
+    }
+}
+
+/// Certificates to trust; each of them can be an anchor.
+pub(crate) fn roots(path: &Path) -> Result<Arc<[CertificateDer<'static>]>, Invalid> {
+    let certificates = read_chain(path)?;
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in &certificates {
+        store.add(certificate.clone()).map_err(|error| {
+            Invalid::new(
+                format!("`{}` has a certificate that cannot be trusted: {error}", path.display()),
+                "name the file with the certificates of the authority",
+            )
+        })?;
+    }
+    Ok(certificates.into())
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    let shown = path.display();
+    let failed = |error: std::io::Error| {
+        Invalid::new(
+            format!("`{shown}` cannot be read: {error}"),
+            "paths start at the folder of the configuration",
+        )
+    };
+    let about = std::fs::metadata(path).map_err(failed)?;
+    if !about.is_file() || about.len() > LARGEST {
+        return Err(Invalid::new(
+            format!("`{shown}` is not a file of at most 1 MiB"),
+            "name a file with certificates as PEM",
+        ));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match certificates {
+        Ok(list) if !list.is_empty() => Ok(list),
+        _ => Err(Invalid::new(
+            format!("there is no certificate in `{shown}`"),
+            "the file must be PEM, with `BEGIN CERTIFICATE`",
+        )),
+    }
+}

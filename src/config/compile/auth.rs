@@ -1,0 +1,184 @@
+//! `[auth.api_key]` and `[auth.jwt.*]`, with their secrets.
+
+use super::process::beside;
+use super::{Context, Names, Owner};
+use crate::auth::{ApiKeys, JwtIssuer};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::schema::{self, At, File, Text};
+use crate::config::secret::{Pointer, Secret, SecretFiles};
+use crate::config::source::Span;
+use http::HeaderName;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+type Auth = (ApiKeys, Vec<Arc<JwtIssuer>>);
+
+/// An issuer without its secret yet.
+struct Draft<'a> {
+    issuer: JwtIssuer,
+    name: &'a At<String>,
+    secret: Option<&'a At<Text<Pointer>>>,
+}
+
+pub(crate) fn compile(
+    file: &File,
+    plans: &Names<'_>,
+    files: SecretFiles,
+    cx: &mut Context<'_>,
+) -> Option<Auth> {
+    let api_key = &file.auth.api_key;
+    let environment = cx.read(&api_key.environment);
+    let header = cx.read(&api_key.header);
+    if let Some(header) = &header {
+        check_header(header, api_key.header.span, cx);
+    }
+    let drafts: Vec<Option<Draft<'_>>> =
+        (file.auth.jwt.0.iter()).map(|(name, jwt)| draft(name, &jwt.value, plans, cx)).collect();
+    refuse_shared(&file.auth.jwt, cx);
+
+    // Nothing is written for a configuration that cannot be used.
+    let files = if cx.findings.is_clean() { files } else { SecretFiles::Leave };
+    let store = cx.sources.dir.join(&file.store.path.value);
+    let what = Wanted {
+        what: "the pepper of API keys",
+        variable: "API_KEY_PEPPER",
+        name: "api-key.pepper",
+        place: file.store.path.span,
+    };
+    let pepper = secret(api_key.pepper.as_ref(), &what, &store, files, cx);
+    let mut issuers = Vec::new();
+    for draft in drafts {
+        issuers.push(draft.and_then(|draft| {
+            let what = Wanted {
+                what: &format!("the secret of issuer `{}`", draft.name.value),
+                variable: "JWT_SECRET",
+                name: "jwt.secret",
+                place: draft.name.span,
+            };
+            let secret = secret(draft.secret, &what, &store, files, cx)?;
+            Some(Arc::new(JwtIssuer { secret: secret.0, ..draft.issuer }))
+        }));
+    }
+    let mut issuers: Vec<Arc<JwtIssuer>> = issuers.into_iter().collect::<Option<_>>()?;
+    issuers.sort_by(|one, other| one.name.cmp(&other.name));
+    Some((ApiKeys { environment: environment?.0, header: header?, pepper: pepper?.0 }, issuers))
+}
+
+fn check_header(header: &HeaderName, span: Span, cx: &mut Context<'_>) {
+    let reserved = header == http::header::AUTHORIZATION || header == http::header::COOKIE;
+    if reserved || super::rewrite::is_protected(header) {
+        cx.report(
+            Diagnostic::error(format!("the header `{header}` cannot carry keys"))
+                .at(span, "it has another meaning")
+                .help("the default is `X-API-Key`"),
+        );
+    }
+}
+
+fn draft<'a>(
+    name: &'a At<String>,
+    jwt: &'a schema::Jwt,
+    plans: &Names<'_>,
+    cx: &mut Context<'_>,
+) -> Option<Draft<'a>> {
+    let owner = Owner { path: &["auth", "jwt", &name.value], span: name.span };
+    let leeway = cx.bounded(&jwt.leeway, Duration::ZERO, Duration::from_secs(60));
+    let texts = [jwt.issuer.as_ref(), Some(&jwt.consumer_claim), Some(&jwt.scopes_claim)];
+    for text in texts.into_iter().flatten().chain(&jwt.audiences) {
+        if text.value.is_empty() {
+            let empty = Diagnostic::error(format!("{} has an empty text", owner.subject()));
+            cx.report(empty.at(text.span, "this is empty").help("leave the key out"));
+        }
+    }
+    let plan = jwt.default_plan.as_ref();
+    let default_plan = plan.map(|plan| cx.reference(owner, "plan", "plans", plan, plans));
+    let compiled_name = cx.name(name);
+    let issuer = JwtIssuer {
+        name: compiled_name?,
+        secret: Vec::new(),
+        issuer: jwt.issuer.as_ref().map(|issuer| issuer.value.clone()),
+        audiences: jwt.audiences.iter().map(|audience| audience.value.clone()).collect(),
+        leeway: leeway?,
+        consumer_claim: jwt.consumer_claim.value.clone(),
+        scopes_claim: jwt.scopes_claim.value.clone(),
+        default_plan: match default_plan {
+            Some(plan) => Some(plan?),
+            None => None,
+        },
+    };
+    Some(Draft { issuer, name, secret: jwt.secret.as_ref() })
+}
+
+/// Two issuers must not be able to speak for each other: each has a secret of its own, and a token
+/// says by `iss` whose it is.
+fn refuse_shared(issuers: &schema::Entries<schema::Jwt>, cx: &mut Context<'_>) {
+    for (index, (name, jwt)) in issuers.0.iter().enumerate() {
+        for (other_name, other) in issuers.0.iter().take(index) {
+            let same_secret = match (&jwt.value.secret, &other.value.secret) {
+                (None, None) => true,
+                (Some(one), Some(two)) => one.value.text == two.value.text,
+                _ => false,
+            };
+            let secret = "each would accept the other's tokens; give each a `secret` of its own";
+            let issuer = "a token could belong to either; give each its own `issuer`";
+            let text = |jwt: &schema::Jwt| jwt.issuer.as_ref().map(|it| it.value.clone());
+            let (what, help) = if same_secret {
+                ("secret", secret)
+            } else if text(&jwt.value) == text(&other.value) {
+                ("`issuer`", issuer)
+            } else {
+                continue;
+            };
+            cx.report(
+                Diagnostic::error(format!(
+                    "issuers `{}` and `{}` have the same {what}",
+                    other_name.value, name.value
+                ))
+                .at(name.span, "this one")
+                .at(other_name.span, "and this one")
+                .help(help),
+            );
+        }
+    }
+}
+
+/// What a secret is for, and where it is when the file does not say.
+struct Wanted<'a> {
+    what: &'a str,
+    variable: &'a str,
+    name: &'a str,
+    place: Span,
+}
+
+fn secret(
+    pointer: Option<&At<Text<Pointer>>>,
+    wanted: &Wanted<'_>,
+    store: &Path,
+    files: SecretFiles,
+    cx: &mut Context<'_>,
+) -> Option<Secret> {
+    let (secret, place) = match pointer {
+        Some(text) => {
+            let pointer = cx.read(text)?;
+            (cx.vault.read_key(&pointer), text.span)
+        }
+        None => {
+            let path = beside(store, wanted.name);
+            (cx.vault.read_or_make(wanted.variable, &path, files), wanted.place)
+        }
+    };
+    match secret {
+        Ok(secret) => Some(secret),
+        Err(invalid) => {
+            let mut broken = Diagnostic::error(format!("{} cannot be used", wanted.what));
+            broken = if place.is_somewhere() {
+                broken.at(place, invalid.label)
+            } else {
+                broken.at_file(&cx.sources.dir).help(invalid.label)
+            };
+            cx.report(broken.help(invalid.help));
+            None
+        }
+    }
+}

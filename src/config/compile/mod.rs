@@ -1,0 +1,245 @@
+//! File to domain: every value parsed, every name resolved, every rule between keys checked.
+//!
+//! A function here looks at everything before it gives up: it returns `None` only after it has
+//! reported why, so that all errors of all tables come in one report.
+
+mod action;
+mod auth;
+mod conflicts;
+mod matcher;
+mod plans;
+mod process;
+mod rewrite;
+mod routes;
+mod upstreams;
+
+pub(crate) use process::Origins;
+
+use super::certificate::Certificate;
+use super::diagnostic::{Diagnostic, Findings};
+use super::schema::{At, Entries, File, Text};
+use super::secret::{SecretFiles, Vault};
+use super::shape::Lost;
+use super::source::{Sources, Span};
+use super::value::{Bounded, Name, Written};
+use super::{Config, words};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What compiling yields besides its findings.
+pub(crate) struct Compiled {
+    /// The configuration.
+    pub(crate) config: Config,
+    /// Where the keys stand that cannot be reloaded.
+    pub(crate) origins: Origins,
+}
+
+/// What all of compiling shares.
+pub(crate) struct Context<'a> {
+    /// The text.
+    pub(crate) sources: &'a Sources,
+    /// Keys that were taken out of the tree.
+    pub(crate) lost: Lost,
+    /// Whether all files are in the tree.
+    pub(crate) complete: bool,
+    /// What is wrong.
+    pub(crate) findings: Findings,
+    /// Where secrets come from.
+    pub(crate) vault: Vault<'a>,
+    /// Files whose change matters, besides those of the vault.
+    pub(crate) watched: Vec<PathBuf>,
+}
+
+/// A table with a name: what messages call it, and where the name stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    /// Its path in the tree.
+    pub(crate) path: &'a [&'a str],
+    /// Its name in the file.
+    pub(crate) span: Span,
+}
+
+impl Owner<'_> {
+    /// As messages name it.
+    pub(crate) fn subject(&self) -> String {
+        words::subject(self.path)
+    }
+}
+
+/// Names and where they are defined.
+pub(crate) type Names<'a> = BTreeMap<&'a str, Span>;
+
+/// The names of a table.
+pub(crate) fn names<T>(entries: &Entries<T>) -> Names<'_> {
+    entries.0.iter().map(|(name, _)| (name.value.as_str(), name.span)).collect()
+}
+
+impl Context<'_> {
+    /// One more finding.
+    pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
+        self.findings.push(diagnostic);
+    }
+
+    /// Text to value.
+    pub(crate) fn read<T: Written>(&mut self, at: &At<Text<T>>) -> Option<T> {
+        self.parse(&at.value.text, at.span)
+    }
+
+    /// Text to value, where the text has no type of its own in the schema.
+    pub(crate) fn parse<T: Written>(&mut self, text: &str, span: Span) -> Option<T> {
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(invalid) => {
+                let shown = match text {
+                    _ if T::WHAT == super::secret::Pointer::WHAT => "this".to_owned(),
+                    "" => "the empty text".to_owned(),
+                    text => format!("`{}`", shorten(text)),
+                };
+                let message = format!("{shown} is not {}", T::WHAT);
+                self.report(Diagnostic::error(message).at(span, invalid.label).help(invalid.help));
+                None
+            }
+        }
+    }
+
+    /// Text to value, where another place reports what is wrong with it.
+    pub(crate) fn read_quietly<T: Written>(&self, at: &At<Text<T>>) -> Option<T> {
+        self.read_text_quietly(&at.value.text)
+    }
+
+    /// The same for text that has no type of its own.
+    pub(crate) fn read_text_quietly<T: Written>(&self, text: &str) -> Option<T> {
+        T::parse(text).ok()
+    }
+
+    /// Text to value, between two bounds.
+    pub(crate) fn bounded<T: Bounded>(&mut self, at: &At<Text<T>>, least: T, most: T) -> Option<T> {
+        let value = self.read(at)?;
+        if value >= least && value <= most {
+            return Some(value);
+        }
+        let message = format!("`{}` is out of range", value.show());
+        let label = format!("it must be {} to {}", least.show(), most.show());
+        self.report(Diagnostic::error(message).at(at.span, label));
+        None
+    }
+
+    /// A list, each item read; `None` if one of them is wrong.
+    pub(crate) fn read_all<T: Written>(&mut self, list: &[At<Text<T>>]) -> Option<Vec<T>> {
+        let items: Vec<Option<T>> = list.iter().map(|item| self.read(item)).collect();
+        items.into_iter().collect()
+    }
+
+    /// The name of a table, which becomes a label.
+    pub(crate) fn name(&mut self, name: &At<String>) -> Option<Arc<str>> {
+        self.parse::<Name>(&name.value, name.span).map(|name| name.0)
+    }
+
+    /// A key that must be there.
+    pub(crate) fn required<'v, T>(
+        &mut self,
+        value: Option<&'v T>,
+        owner: Owner<'_>,
+        key: &str,
+        help: &str,
+    ) -> Option<&'v T> {
+        if value.is_none() && !self.is_lost(owner, key) {
+            let message = format!("{} has no `{key}`", owner.subject());
+            let label = format!("`{key}` is missing");
+            self.report(Diagnostic::error(message).at(owner.span, label).help(help));
+        }
+        value
+    }
+
+    /// Whether a key is in the file after all, but wrong in a way that was told.
+    pub(crate) fn is_lost(&self, owner: Owner<'_>, key: &str) -> bool {
+        let path: Vec<&str> = owner.path.iter().copied().chain([key]).collect();
+        self.lost.contains(&path)
+    }
+
+    /// A name that must be defined in the table `table`.
+    pub(crate) fn reference(
+        &mut self,
+        owner: Owner<'_>,
+        kind: &str,
+        table: &str,
+        at: &At<String>,
+        known: &Names<'_>,
+    ) -> Option<Arc<str>> {
+        let name = at.value.as_str();
+        if known.contains_key(name) {
+            return Some(name.into());
+        }
+        if !self.complete || self.lost.contains(&[table, name]) {
+            return None;
+        }
+        let article = if kind.starts_with('u') { "an unknown" } else { "the unknown" };
+        let help = match words::nearest(name, known.keys().copied()) {
+            Some(near) => {
+                let place = known.get(near).and_then(|span| self.sources.words(*span, at.span));
+                let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+                format!("did you mean `{near}`{place}?")
+            }
+            None => format!("define it as `[{table}.{}]`", shorten(name)),
+        };
+        self.report(
+            Diagnostic::error(format!("{} names {article} {kind}", owner.subject()))
+                .at(at.span, format!("no {kind} has this name"))
+                .help(help),
+        );
+        None
+    }
+
+    /// An item that is in a list twice.
+    pub(crate) fn refuse_twice<T: PartialEq>(&mut self, items: &[(Span, T)], what: &str) {
+        for (index, (span, item)) in items.iter().enumerate() {
+            let earlier = items.iter().take(index).find(|(_, other)| other == item);
+            if let Some((first, _)) = earlier {
+                self.report(
+                    Diagnostic::error(format!("the same {what} is listed twice"))
+                        .at(*span, "again here")
+                        .at(*first, "first here"),
+                );
+            }
+        }
+    }
+}
+
+/// A text as it can stand in a message.
+pub(crate) fn shorten(text: &str) -> String {
+    let mut shown: String = text.chars().take(60).collect::<String>().escape_debug().to_string();
+    if text.chars().nth(60).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Compiles a file; `None` means that the findings say why not.
+pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> Option<Compiled> {
+    let process = process::compile(file, cx);
+    let plan_names = names(&file.plans);
+    let plans = plans::compile(&file.plans, cx);
+    let upstream_names = names(&file.upstreams);
+    let upstreams = upstreams::compile(&file.upstreams, cx);
+    let routes = routes::compile(file, &upstream_names, cx);
+    // Last, because secrets are made only when nothing else is wrong.
+    let auth = auth::compile(file, &plan_names, files, cx);
+
+    let (process, origins) = process?;
+    let (api_key, issuers) = auth?;
+    let certificates: Vec<(Arc<str>, Certificate)> = process.certificates;
+    let config = Config {
+        fixed: process.fixed,
+        certificates,
+        http: process.http,
+        drain: process.drain,
+        access_log: process.access_log,
+        api_key,
+        issuers,
+        plans: plans?,
+        upstreams: upstreams?,
+        routes: routes?,
+    };
+    Some(Compiled { config, origins })
+}

@@ -1,0 +1,144 @@
+//! `[routes.*]`: who may call, what answers, and that each key has an effect.
+
+use super::{Context, Names, Owner, action, conflicts, matcher, plans, rewrite};
+use crate::auth::{Method, Requirement};
+use crate::config::RouteDef;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::schema::{self, At, AuthMethod, File};
+use crate::config::source::Span;
+use crate::config::value::ByteSize;
+use std::sync::Arc;
+
+/// A body that anyone could want to send through a gateway.
+const LARGEST_BODY: u64 = 1 << 40;
+
+pub(crate) fn compile(
+    file: &File,
+    upstreams: &Names<'_>,
+    cx: &mut Context<'_>,
+) -> Option<Vec<RouteDef>> {
+    let compiled: Vec<(Span, Option<RouteDef>)> = (file.routes.0.iter())
+        .map(|(name, route)| (name.span, self::route(name, &route.value, file, upstreams, cx)))
+        .collect();
+    conflicts::check(&compiled, cx);
+    let mut routes: Vec<RouteDef> =
+        compiled.into_iter().map(|(_, route)| route).collect::<Option<_>>()?;
+    routes.sort_by(|one, other| one.name.cmp(&other.name));
+    Some(routes)
+}
+
+fn route(
+    name: &At<String>,
+    route: &schema::Route,
+    file: &File,
+    upstreams: &Names<'_>,
+    cx: &mut Context<'_>,
+) -> Option<RouteDef> {
+    let owner = Owner { path: &["routes", &name.value], span: name.span };
+    let matcher = matcher::compile(owner, route, cx);
+    let auth = requirement(owner, route, cx);
+    let open = route.auth.as_ref().is_some_and(is_open);
+    let limits = plans::of_route(name, &route.limits, open, cx);
+    let cors = route.cors.as_ref().map(|cors| rewrite::cors(owner, cors, cx));
+    let max_body = cx.bounded(&route.max_body, ByteSize(0), ByteSize(LARGEST_BODY));
+    let rewrite = rewrite::compile(owner, route, file, cx);
+    let action = action::compile(owner, route, file, upstreams, cx);
+    let compiled_name = cx.name(name);
+    Some(RouteDef {
+        name: compiled_name?,
+        matcher: matcher?,
+        auth: auth?,
+        forward_credential: route.forward_credential.value,
+        limits: limits?,
+        cors: match cors {
+            Some(cors) => Some(cors?),
+            None => None,
+        },
+        max_body: max_body?.0,
+        require_length: route.require_length.value,
+        rewrite: rewrite?,
+        action: action?,
+    })
+}
+
+fn is_open(auth: &At<schema::OneOrMany<AuthMethod>>) -> bool {
+    auth.items().iter().any(|(_, method)| **method == AuthMethod::None)
+}
+
+/// What is asked of callers; there is no default.
+fn requirement(
+    owner: Owner<'_>,
+    route: &schema::Route,
+    cx: &mut Context<'_>,
+) -> Option<Requirement> {
+    let help = "name the accepted credentials, as `auth = [\"api_key\", \"jwt\"]`; to open the \
+                route to anyone, say `auth = \"none\"` aloud";
+    let auth = cx.required(route.auth.as_ref(), owner, "auth", help)?;
+    let items = auth.items();
+    cx.refuse_twice(&items, "method");
+    let mut scopes: Vec<Arc<str>> = Vec::new();
+    for scope in &route.scopes {
+        let plain = |byte: u8| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
+        if scope.value.is_empty() || !scope.value.bytes().all(plain) {
+            let wrong = Diagnostic::error("this is not a scope");
+            let wrong = wrong.at(scope.span, "it has a space, a quote, or nothing");
+            cx.report(wrong.help("one scope is one word, as `orders:read`"));
+        }
+        scopes.push(scope.value.as_str().into());
+    }
+    let scope_places: Vec<_> =
+        route.scopes.iter().map(|scope| (scope.span, scope.value.as_str())).collect();
+    cx.refuse_twice(&scope_places, "scope");
+    if items.is_empty() {
+        let message = format!("{} accepts no credential", owner.subject());
+        cx.report(Diagnostic::error(message).at(auth.span, "the list is empty").help(help));
+        return None;
+    }
+    if is_open(auth) {
+        return open(owner, auth.span, &items, route, cx);
+    }
+    let methods = (items.iter())
+        .filter_map(|(_, method)| match method {
+            AuthMethod::ApiKey => Some(Method::ApiKey),
+            AuthMethod::Jwt => Some(Method::Jwt),
+            AuthMethod::None => None,
+        })
+        .collect();
+    Some(Requirement::Required { methods, scopes })
+}
+
+fn open(
+    owner: Owner<'_>,
+    span: Span,
+    items: &[(Span, &AuthMethod)],
+    route: &schema::Route,
+    cx: &mut Context<'_>,
+) -> Option<Requirement> {
+    if items.len() > 1 {
+        let message = format!("{} is open and closed at once", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(span, "`none` cannot stand beside other methods")
+                .help("keep `\"none\"` alone, or remove it"),
+        );
+        return None;
+    }
+    if let Some(scope) = route.scopes.first() {
+        let message = format!("{} asks for scopes but not for a credential", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(scope.span, "nobody can show this scope")
+                .at(span, "no credential is read")
+                .help("name the accepted credentials in `auth`, or remove `scopes`"),
+        );
+    }
+    if route.forward_credential.value {
+        let message = format!("{} reads no credential that could be passed on", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(route.forward_credential.span, "this has no effect")
+                .help("remove `forward_credential`"),
+        );
+    }
+    Some(Requirement::Open)
+}

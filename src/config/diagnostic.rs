@@ -1,0 +1,262 @@
+//! What is wrong with the configuration, for the operator: a place, a reason, a way out.
+//!
+//! Findings are collected while the files are read and compiled, never one at a time; together
+//! with the text they speak of they make a [`Report`], which prints like a compiler does.
+//!
+//! Must stay true: a report shows no secret ([`mask`]) and has a bounded length.
+
+use super::source::{Source, Sources, Span, mask};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Findings that a report prints in full; the rest is counted.
+const SHOWN: usize = 100;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but the operator should know.
+    Warning,
+}
+
+/// One finding.
+#[derive(Clone, Debug)]
+pub struct Diagnostic {
+    severity: Severity,
+    message: String,
+    /// The place itself first, then others that have to do with it.
+    marks: Vec<(Span, String)>,
+    /// A file or folder, where no line can be shown.
+    file: Option<PathBuf>,
+    helps: Vec<String>,
+}
+
+impl Diagnostic {
+    /// Something that makes the configuration unusable: lower case, no final dot.
+    pub(crate) fn error(message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, message.into())
+    }
+
+    /// Something that the operator should know.
+    pub(crate) fn warning(message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, message.into())
+    }
+
+    fn new(severity: Severity, message: String) -> Self {
+        Self { severity, message, marks: Vec::new(), file: None, helps: Vec::new() }
+    }
+
+    /// Where, and what is wrong there. The first place is the finding's own.
+    #[must_use]
+    pub(crate) fn at(mut self, span: Span, label: impl Into<String>) -> Self {
+        if span.is_somewhere() {
+            self.marks.push((span, label.into()));
+        }
+        self
+    }
+
+    /// In which file or folder, where no line can be named.
+    #[must_use]
+    pub(crate) fn at_file(mut self, path: &Path) -> Self {
+        self.file = Some(path.to_owned());
+        self
+    }
+
+    /// A way out.
+    #[must_use]
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
+        self.helps.push(text.into());
+        self
+    }
+
+    /// What is wrong, in one line.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    fn place(&self) -> Span {
+        self.marks.first().map_or(Span::NOWHERE, |(span, _)| *span)
+    }
+}
+
+/// Findings on their way into a report.
+#[derive(Default)]
+pub(crate) struct Findings {
+    list: Vec<Diagnostic>,
+}
+
+impl Findings {
+    /// One more.
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        self.list.push(diagnostic);
+    }
+
+    /// Whether nothing stands in the way so far.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.list.iter().all(|finding| finding.severity != Severity::Error)
+    }
+
+    /// Puts them in the order of the files.
+    pub(crate) fn into_report(mut self, sources: &Arc<Sources>) -> Report {
+        self.list.sort_by_key(|finding| finding.place());
+        Report { diagnostics: self.list, sources: Arc::clone(sources) }
+    }
+}
+
+/// Everything that is wrong, with the text it speaks of. `Display` is what operators read.
+pub struct Report {
+    diagnostics: Vec<Diagnostic>,
+    sources: Arc<Sources>,
+}
+
+impl Report {
+    /// How many findings there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.diagnostics.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
+    /// The findings, in the order of the files.
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter()
+    }
+
+    /// The last line of the report: `2 errors, 1 warning`.
+    #[must_use]
+    pub fn count(&self) -> String {
+        let count = |severity, word: &str| {
+            let number = self.iter().filter(|finding| finding.severity == severity).count();
+            match number {
+                0 => None,
+                1 => Some(format!("1 {word}")),
+                more => Some(format!("{more} {word}s")),
+            }
+        };
+        let parts = [count(Severity::Error, "error"), count(Severity::Warning, "warning")];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// One line for a log: the count, then the first finding with its place.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Some(first) = self.diagnostics.first() else { return String::new() };
+        let place = match self.sources.locate(first.place()) {
+            Some((file, range)) => {
+                format!("{}:{}: ", file.path.display(), file.line(range.start))
+            }
+            None => first.file.as_ref().map_or_else(String::new, |p| format!("{}: ", p.display())),
+        };
+        format!("{}; first: {place}{}", self.count(), first.message)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let renderer = Renderer::plain();
+        for finding in self.iter().take(SHOWN) {
+            let text = renderer.render(&[group(finding, &self.sources)]);
+            for line in text.lines() {
+                writeln!(f, "{}", line.trim_end())?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(more) = self.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            writeln!(f, "(and {more} more, not shown)\n")?;
+        }
+        write!(f, "{}", self.count())
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// A finding as the renderer wants it: one snippet per file that it speaks of.
+fn group<'a>(finding: &'a Diagnostic, sources: &'a Sources) -> Group<'a> {
+    let level = match finding.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let mut group = Group::with_title(level.primary_title(finding.message.as_str()));
+    let own = sources.locate(finding.place()).map(|(file, _)| file.base);
+    let mut files: Vec<&Source> = Vec::new();
+    for (span, _) in &finding.marks {
+        if let Some((file, _)) = sources.locate(*span)
+            && files.iter().all(|known| known.base != file.base)
+        {
+            files.push(file);
+        }
+    }
+    for file in files {
+        group = group.element(snippet(finding, sources, file, own == Some(file.base)));
+    }
+    if finding.marks.is_empty()
+        && let Some(path) = &finding.file
+    {
+        group = group.element(Origin::path(path.display().to_string()));
+    }
+    for help in &finding.helps {
+        group = group.element(Level::HELP.message(help.as_str()));
+    }
+    group
+}
+
+/// The lines of one file that a finding speaks of, and no others.
+fn snippet<'a>(
+    finding: &'a Diagnostic,
+    sources: &'a Sources,
+    file: &'a Source,
+    own: bool,
+) -> Snippet<'a, Annotation<'a>> {
+    let marks: Vec<(Range<usize>, &str, bool)> = (finding.marks.iter().enumerate())
+        .filter_map(|(index, (span, label))| {
+            let (at, range) = sources.locate(*span)?;
+            let range = first_line(&file.text, range);
+            (at.base == file.base).then_some((range, label.as_str(), own && index == 0))
+        })
+        .collect();
+    let first = marks.iter().map(|(range, ..)| range.start).min().unwrap_or(0);
+    let last = marks.iter().map(|(range, ..)| range.end).max().unwrap_or(0);
+    let from = file.text.get(..first).and_then(|text| text.rfind('\n')).map_or(0, |at| at + 1);
+    let rest = file.text.get(last..).unwrap_or_default();
+    let to = last + rest.find('\n').unwrap_or(rest.len());
+    let shown = mask(file.text.get(from..to).unwrap_or_default());
+    Snippet::source(shown)
+        .path(file.path.display().to_string())
+        .line_start(file.line(from))
+        .annotations(marks.into_iter().map(|(range, label, primary)| {
+            let kind = if primary { AnnotationKind::Primary } else { AnnotationKind::Context };
+            kind.span(range.start - from..range.end - from).label(label)
+        }))
+}
+
+/// What stands on the first line of a place, on whole characters and never past the line.
+fn first_line(text: &str, range: Range<usize>) -> Range<usize> {
+    let start = text.floor_char_boundary(range.start);
+    let end = text.ceil_char_boundary(range.end).max(start);
+    let line = text.get(start..end).unwrap_or_default();
+    let stop = line.find(['\n', '\r']).unwrap_or(line.len());
+    start..start + stop
+}

@@ -1,0 +1,413 @@
+//! What may stand in a file of `conf/`: every key, its form, and its default.
+//!
+//! These types are read by serde, described to editors by schemars, and compiled to the domain by
+//! `compile`. A default is written here and nowhere else, as an operator would write it; the
+//! shipped `conf/` shows the same text, and a test compares the two.
+//!
+//! Must stay true: every table denies unknown keys.
+
+mod parts;
+mod route;
+mod upstream;
+
+pub(crate) use parts::{At, Entries, OneOrMany, Text, TextOrTable, Workers};
+pub(crate) use route::{
+    AuthMethod, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
+};
+pub(crate) use upstream::{
+    Balance, Ejection, Health, Probe, Protocol, Timeouts, Upstream, UpstreamTls, Verify,
+};
+
+use super::secret::Pointer;
+use super::value::{AdminAddress, ByteSize, KeyEnvironment};
+use crate::limits::Rate;
+use http::HeaderName;
+use ipnet::IpNet;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A configuration of DataHub Gateway. All `*.toml` files of a folder are one configuration.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    /// Worker threads, each with its own event loop. "auto": the CPUs that the cgroup grants,
+    /// rounded up. Read at start only.
+    pub(crate) workers: At<Workers>,
+    /// Where clients connect. Read at start only.
+    pub(crate) listeners: Entries<Listener>,
+    /// The operator's listener. Read at start only.
+    pub(crate) admin: Admin,
+    /// Limits on connections and request heads.
+    pub(crate) http: Http,
+    /// From SIGTERM to the end of the process.
+    pub(crate) drain: Drain,
+    /// Consumers and keys: one SQLite file. Read at start only.
+    pub(crate) store: Store,
+    /// The access log.
+    pub(crate) access_log: AccessLog,
+    /// How callers say who they are.
+    pub(crate) auth: Auth,
+    /// What consumers have bought.
+    pub(crate) plans: Entries<Plan>,
+    /// Which request goes where.
+    pub(crate) routes: Entries<Route>,
+    /// To whom requests go.
+    pub(crate) upstreams: Entries<Upstream>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            workers: At::default_is(Workers::Auto),
+            listeners: Entries::default(),
+            admin: Admin::default(),
+            http: Http::default(),
+            drain: Drain::default(),
+            store: Store::default(),
+            access_log: AccessLog::default(),
+            auth: Auth::default(),
+            plans: Entries::default(),
+            routes: Entries::default(),
+            upstreams: Entries::default(),
+        }
+    }
+}
+
+/// A public listener.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
+pub(crate) struct Listener {
+    /// IP address and port; port 0 takes a free one.
+    pub(crate) address: Option<At<Text<SocketAddr>>>,
+    /// TLS, where it is spoken.
+    pub(crate) tls: Option<At<ListenerTls>>,
+}
+
+/// TLS of a public listener.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["certificate", "key"]))]
+pub(crate) struct ListenerTls {
+    /// File with the chain, PEM, leaf first.
+    pub(crate) certificate: Option<At<String>>,
+    /// Private key, PEM: file:PATH or env:NAME. A file is refused when others can read it.
+    pub(crate) key: Option<At<Text<Pointer>>>,
+    /// Whether HTTP/2 is offered by ALPN.
+    pub(crate) http2: At<bool>,
+}
+
+impl Default for ListenerTls {
+    fn default() -> Self {
+        Self { certificate: None, key: None, http2: At::default_is(true) }
+    }
+}
+
+/// The operator's listener: /metrics, /livez, /readyz.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// IP address and port; "off" closes it.
+    pub(crate) address: At<Text<AdminAddress>>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: Text::default_is("127.0.0.1:9901") }
+    }
+}
+
+/// Limits on connections and request heads.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Http {
+    /// Size of a request head; 431 above.
+    pub(crate) max_head: At<Text<ByteSize>>,
+    /// Fields of a request head; 431 above.
+    #[schemars(range(min = 8, max = 1000))]
+    pub(crate) max_headers: At<u32>,
+    /// Size of a request target; 414 above.
+    pub(crate) max_target: At<Text<ByteSize>>,
+    /// From the first byte of a head to its last; 408 after.
+    pub(crate) head_timeout: At<Text<Duration>>,
+    /// Between two requests of a connection; keep it above the load balancer's.
+    pub(crate) idle_timeout: At<Text<Duration>>,
+    /// Silence inside a request body.
+    pub(crate) body_timeout: At<Text<Duration>>,
+    /// A client that does not read.
+    pub(crate) write_timeout: At<Text<Duration>>,
+    /// Open connections, all listeners together.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_connections: At<u32>,
+    /// Networks whose X-Forwarded-For and X-Request-Id are believed.
+    pub(crate) trusted_proxies: Vec<At<Text<IpNet>>>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            max_head: Text::default_is("32KiB"),
+            max_headers: At::default_is(100),
+            max_target: Text::default_is("8KiB"),
+            head_timeout: Text::default_is("10s"),
+            idle_timeout: Text::default_is("75s"),
+            body_timeout: Text::default_is("30s"),
+            write_timeout: Text::default_is("60s"),
+            max_connections: At::default_is(20_000),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// From SIGTERM to the end of the process.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Drain {
+    /// How long health answers 503 and responses say Connection: close before listeners close.
+    pub(crate) announce: At<Text<Duration>>,
+    /// The end, whatever is in flight.
+    pub(crate) deadline: At<Text<Duration>>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { announce: Text::default_is("10s"), deadline: Text::default_is("50s") }
+    }
+}
+
+/// Consumers and keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    /// The SQLite file, from the folder of the configuration.
+    pub(crate) path: At<String>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: At::default_is("../data/gateway.db".to_owned()) }
+    }
+}
+
+/// The access log.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccessLog {
+    /// Where it goes.
+    pub(crate) output: At<Output>,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { output: At::default_is(Output::Stdout) }
+    }
+}
+
+/// Where the access log goes.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Output {
+    /// One JSON line per request.
+    Stdout,
+    /// Nothing is written.
+    Off,
+}
+
+/// How callers say who they are.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Auth {
+    /// API keys.
+    pub(crate) api_key: ApiKey,
+    /// Believed issuers of tokens.
+    pub(crate) jwt: Entries<Jwt>,
+}
+
+/// API keys look like `dh_<environment>_<id>_<secret><checksum>`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ApiKey {
+    /// Lower-case letters and digits.
+    pub(crate) environment: At<Text<KeyEnvironment>>,
+    /// The header that carries the key.
+    pub(crate) header: At<Text<HeaderName>>,
+    /// env:NAME or file:PATH, at least 32 bytes. Without it, env:API_KEY_PEPPER if set, else a
+    /// private file beside the store.
+    pub(crate) pepper: Option<At<Text<Pointer>>>,
+}
+
+impl Default for ApiKey {
+    fn default() -> Self {
+        Self {
+            environment: Text::default_is("live"),
+            header: Text::default_is("X-API-Key"),
+            pepper: None,
+        }
+    }
+}
+
+/// An issuer of tokens (HS256).
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Jwt {
+    /// env:NAME or file:PATH, at least 32 bytes. Without it, env:JWT_SECRET if set, else a private
+    /// file beside the store.
+    pub(crate) secret: Option<At<Text<Pointer>>>,
+    /// `iss` must equal it, where given.
+    pub(crate) issuer: Option<At<String>>,
+    /// `aud` must name one of them, where given.
+    pub(crate) audiences: Vec<At<String>>,
+    /// Forgiven on `exp` and `nbf`, at most 60s.
+    pub(crate) leeway: At<Text<Duration>>,
+    /// The claim that names the consumer.
+    pub(crate) consumer_claim: At<String>,
+    /// The claim with the scopes.
+    pub(crate) scopes_claim: At<String>,
+    /// Plan of bearers that the store does not know; without it they are refused.
+    pub(crate) default_plan: Option<At<String>>,
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            issuer: None,
+            audiences: Vec::new(),
+            leeway: Text::default_is("30s"),
+            consumer_claim: At::default_is("sub".to_owned()),
+            scopes_claim: At::default_is("scope".to_owned()),
+            default_plan: None,
+        }
+    }
+}
+
+/// A set of limits; each applies to every request of the plan's consumers.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Plan {
+    /// The limits, by name.
+    pub(crate) limits: Entries<PlanLimit>,
+}
+
+/// A limit of a plan.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["rate"]))]
+pub(crate) struct PlanLimit {
+    /// Permits per s, min, h or d.
+    pub(crate) rate: Option<At<Text<Rate>>>,
+    /// At once after a rest; default: the permits of the rate.
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    pub(crate) burst: Option<At<u32>>,
+    /// Whom it counts.
+    pub(crate) per: At<Per>,
+    /// Whether it refuses.
+    pub(crate) mode: At<Mode>,
+}
+
+impl Default for PlanLimit {
+    fn default() -> Self {
+        Self {
+            rate: None,
+            burst: None,
+            per: At::default_is(Per::Consumer),
+            mode: At::default_is(Mode::Enforce),
+        }
+    }
+}
+
+/// A limit of a route, beside the caller's plan.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["rate"]))]
+pub(crate) struct RouteLimit {
+    /// Permits per s, min, h or d.
+    pub(crate) rate: Option<At<Text<Rate>>>,
+    /// At once after a rest; default: the permits of the rate.
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    pub(crate) burst: Option<At<u32>>,
+    /// Whom it counts.
+    pub(crate) per: At<Per>,
+    /// Whether it refuses.
+    pub(crate) mode: At<Mode>,
+}
+
+impl Default for RouteLimit {
+    fn default() -> Self {
+        let PlanLimit { mode, .. } = PlanLimit::default();
+        Self { rate: None, burst: None, per: At::default_is(Per::Route), mode }
+    }
+}
+
+/// Whom a limit counts.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Per {
+    /// The consumer, over all of its keys and tokens.
+    Consumer,
+    /// The single credential.
+    Key,
+    /// The client address.
+    Address,
+    /// All requests that the limit applies to, together.
+    Route,
+}
+
+/// Whether a limit refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Mode {
+    /// Refuse.
+    Enforce,
+    /// Count and log only.
+    Shadow,
+    /// Do not even count.
+    Off,
+}
+
+/// The JSON Schema of a file, for editors; also what the structure of a file is checked against.
+pub(crate) fn describe() -> Schema {
+    let settings = SchemaSettings::draft07().with_transform(WithoutNull);
+    let mut schema = settings.into_generator().into_root_schema_for::<File>();
+    schema.insert("title".to_owned(), "DataHub Gateway".into());
+    schema
+}
+
+/// TOML has no null, and the default of a table is what its keys say.
+#[derive(Clone)]
+struct WithoutNull;
+
+impl Transform for WithoutNull {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        let Some(object) = schema.as_object_mut() else { return };
+        if object.get("default").is_some_and(|it| it.is_null() || is_full(it)) {
+            object.remove("default");
+        }
+        if let Some(kinds) = object.get_mut("type").and_then(|it| it.as_array_mut()) {
+            kinds.retain(|kind| kind != "null");
+            if let [only] = kinds.as_slice() {
+                let only = only.clone();
+                object.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(choices) = object.get_mut("anyOf").and_then(|it| it.as_array_mut()) {
+            choices.retain(|choice| choice.get("type").is_none_or(|kind| kind != "null"));
+            if let [only] = choices.as_slice() {
+                let only = only.clone();
+                object.remove("anyOf");
+                object.insert("allOf".to_owned(), vec![only].into());
+            }
+        }
+    }
+}
+
+fn is_full(value: &serde_json::Value) -> bool {
+    value.as_object().is_some_and(|object| !object.is_empty())
+}
