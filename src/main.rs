@@ -1,3 +1,10 @@
 //! The `gateway` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    datahub_gateway::cli::main()
+}

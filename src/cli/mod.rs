@@ -2,8 +2,128 @@
 
 pub mod check;
 pub mod consumers;
+mod demo;
+mod healthcheck;
 pub mod keys;
 mod ledger;
+mod run;
 pub mod schema;
 
 pub use ledger::Ledger;
+
+use crate::config::{self, SecretFiles};
+use crate::stores::embedded::Embedded;
+use crate::telemetry::Clock;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// A programmable reverse proxy and API gateway.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, propagate_version = true)]
+struct Cli {
+    /// Folder with the configuration; all its *.toml files are read as one.
+    #[arg(long, global = true, value_name = "DIR", default_value = "conf", env = "DATAHUB_CONF")]
+    conf: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the configuration: print every mistake with its place and a way out.
+    Check,
+    /// Consumers: who calls.
+    Consumers(consumers::Consumers),
+    /// Ask a running gateway for its health; for containers.
+    Healthcheck(healthcheck::Args),
+    /// API keys.
+    Keys(keys::Keys),
+    /// Serve until SIGTERM.
+    Run(run::Args),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Check => check::check(&cli.conf),
+        Command::Consumers(args) => done(administrate(&cli.conf, args.json, async |office| {
+            consumers::run(args.command, &mut office.ledger()).await
+        })),
+        Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Keys(args) => done(administrate(&cli.conf, args.json, async |office| {
+            let keys = office.config.api_key.clone();
+            keys::run(args.command, &keys, &mut office.ledger()).await
+        })),
+        Command::Run(args) => run::run(cli.conf, &args),
+        Command::Schema => schema::schema(),
+    }
+}
+
+/// The exit code of a command; what went wrong is printed for the operator.
+#[expect(clippy::print_stderr, reason = "this is the command line")]
+fn done(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command on consumers and keys works with.
+struct Office {
+    config: config::Config,
+    plans: Vec<Arc<str>>,
+    store: Embedded,
+    clock: Clock,
+    json: bool,
+    out: std::io::Stdout,
+    err: std::io::Stderr,
+}
+
+impl Office {
+    fn ledger(&mut self) -> Ledger<'_> {
+        Ledger {
+            registry: &self.store,
+            plans: &self.plans,
+            clock: &self.clock,
+            json: self.json,
+            out: &mut self.out,
+            err: &mut self.err,
+        }
+    }
+}
+
+/// Opens the store that the configuration names and does `work` on it. A gateway that runs on the
+/// same store takes notice by itself.
+fn administrate(
+    conf: &Path,
+    json: bool,
+    work: impl AsyncFnOnce(&mut Office) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let config = config::load(conf, SecretFiles::Create)
+        .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))?
+        .config;
+    let clock = Clock::system();
+    let store = Embedded::open(&config.fixed.store_path, clock.clone())?;
+    let mut office = Office {
+        plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
+        config,
+        store,
+        clock,
+        json,
+        out: std::io::stdout(),
+        err: std::io::stderr(),
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work(&mut office))
+}

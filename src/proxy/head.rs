@@ -1,0 +1,141 @@
+//! A request's head as every decision reads it: one canonical path, one host, one client address.
+//!
+//! Must stay true: nothing after this file looks at the raw target or the raw `Host` again.
+
+use super::rejection::{BadBody, BadHead};
+use crate::limits::{KeySubject, Subjects};
+use crate::routing::{Asked, Target, parse_host};
+use crate::auth::{Caller, Credential};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, Method, Version};
+use pingora_http::RequestHeader;
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+/// What a request asks for.
+pub struct Head<'a> {
+    header: &'a RequestHeader,
+    target: Target<'a>,
+    host: Cow<'a, str>,
+    client: IpAddr,
+}
+
+impl<'a> Head<'a> {
+    /// Reads the head of a request that came from `client`.
+    ///
+    /// # Errors
+    /// What can be read in two ways, or is never served.
+    pub fn read(header: &'a RequestHeader, client: IpAddr) -> Result<Self, BadHead> {
+        if matches!(header.method, Method::TRACE | Method::CONNECT) {
+            return Err(BadHead::Method);
+        }
+        let raw = std::str::from_utf8(header.raw_path()).map_err(|_| BadHead::Target)?;
+        let target = Target::parse(raw)?;
+        if raw == "*" && header.method != Method::OPTIONS {
+            return Err(BadHead::Target);
+        }
+        let host = match (target.authority(), header.uri.authority()) {
+            (Some(authority), _) => host_of(authority)?,
+            (None, Some(authority)) => host_of(authority.as_str())?,
+            (None, None) => match header.headers.get(HOST) {
+                Some(value) => host_of(value.to_str().map_err(|_| BadHead::Host)?)?,
+                None if header.version == Version::HTTP_10 => Cow::Borrowed(""),
+                None => return Err(BadHead::Host),
+            },
+        };
+        Ok(Self { header, target, host, client })
+    }
+
+    /// The method.
+    #[must_use]
+    pub const fn method(&self) -> &Method {
+        &self.header.method
+    }
+
+    /// The canonical target.
+    #[must_use]
+    pub const fn target(&self) -> &Target<'a> {
+        &self.target
+    }
+
+    /// The host, lower case and without port; empty for an HTTP/1.0 request without one.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The fields.
+    #[must_use]
+    pub fn headers(&self) -> &'a HeaderMap {
+        &self.header.headers
+    }
+
+    /// What the routes are asked.
+    #[must_use]
+    pub fn asked(&self) -> Asked<'_> {
+        self.asked_for(&self.header.method)
+    }
+
+    /// The same with another method.
+    #[must_use]
+    pub fn asked_for<'s>(&'s self, method: &'s Method) -> Asked<'s> {
+        Asked { host: &self.host, target: &self.target, method, headers: &self.header.headers }
+    }
+
+    /// The method that a CORS preflight asks about (Fetch standard, "CORS-preflight request").
+    #[must_use]
+    pub fn preflight_method(&self) -> Option<Method> {
+        let headers = &self.header.headers;
+        if self.header.method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
+            return None;
+        }
+        Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
+    }
+
+    /// Whom limits count this request for.
+    #[must_use]
+    pub fn subjects<'s>(&self, caller: Option<&'s Caller>) -> Subjects<'s> {
+        Subjects {
+            address: self.client,
+            consumer: caller.map(|caller| &*caller.consumer.id),
+            key: caller.map(|caller| match &caller.credential {
+                Credential::ApiKey(id) => KeySubject::ApiKey(id),
+                Credential::Jwt { issuer, subject } => KeySubject::Jwt { issuer, subject },
+            }),
+        }
+    }
+
+    /// Checks what the head says of its body.
+    ///
+    /// # Errors
+    /// A length above `max`, or none where `needs_length`.
+    pub fn check_body(&self, max: u64, needs_length: bool) -> Result<(), BadBody> {
+        let headers = &self.header.headers;
+        let Some(length) = headers.get(CONTENT_LENGTH) else {
+            let has_body = headers.contains_key(TRANSFER_ENCODING)
+                || (self.header.version == Version::HTTP_2
+                    && !self.header.send_end_stream().unwrap_or(true));
+            return if needs_length && has_body { Err(BadBody::LengthRequired) } else { Ok(()) };
+        };
+        // Pingora has checked that these are digits; more of them than fit are too many bytes.
+        match length.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+            Some(length) if length <= max => Ok(()),
+            _ => Err(BadBody::TooLarge),
+        }
+    }
+}
+
+fn host_of(authority: &str) -> Result<Cow<'_, str>, BadHead> {
+    Ok(parse_host(authority)?)
+}
+
+/// Whether the caller speaks gRPC and so reads a status of its own instead of HTTP's.
+#[must_use]
+pub fn is_grpc(header: &RequestHeader) -> bool {
+    header
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

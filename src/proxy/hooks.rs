@@ -1,0 +1,323 @@
+//! Pingora's hooks, each a line or two: what happens in them is in the files beside this one.
+//!
+//! Must stay true: nothing is decided here. `pipeline.rs` decides, `passage.rs` goes to the
+//! upstream, `reply.rs` answers, `account.rs` records.
+
+use super::account;
+use super::drain::Drain;
+use super::exchange::{self, Exchange, Stage, internal};
+use super::failure;
+use super::forward::{self, Arrival};
+use super::head::Head;
+use super::passage::Passage;
+use super::pipeline::{self, Decision};
+use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use super::reply;
+use super::watchdog;
+use crate::snapshot::{Live, Parts};
+use crate::telemetry::access_log::AccessLog;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Method;
+use http::header::HOST;
+use pingora_core::Result;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The path that the load balancer asks for on every public listener.
+const HEALTH_PATH: &str = "/health";
+
+/// One worker's side of the proxy.
+pub struct Gateway {
+    /// The snapshot in force.
+    pub live: Arc<Live>,
+    /// What outlives snapshots.
+    pub parts: Parts,
+    /// Where the process stands.
+    pub drain: Arc<Drain>,
+    /// Where records go.
+    pub access_log: AccessLog,
+}
+
+/// What becomes of a request.
+enum Verdict {
+    Decided(Decision),
+    Health,
+}
+
+impl Gateway {
+    async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
+        let snapshot = Arc::clone(&ctx.snapshot);
+        let head = Head::read(session.req_header(), ctx.client.address)?;
+        if head.target().path() == HEALTH_PATH && matches!(*head.method(), Method::GET | Method::HEAD)
+        {
+            return Ok(Verdict::Health);
+        }
+        pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail)
+            .await
+            .map(Verdict::Decided)
+    }
+
+    /// Runs what was decided; whether the request is answered with that.
+    async fn run(
+        &self,
+        session: &mut Session,
+        ctx: &mut Exchange,
+        decision: Decision,
+    ) -> Result<bool> {
+        let admission = match decision {
+            Decision::Preflight(answer) => {
+                ctx.stage = Stage::Answered(None);
+                ctx.status = reply::preflight(session, ctx, answer).await?;
+                return Ok(true);
+            }
+            Decision::Admit(admission) => admission,
+        };
+        let Some(route) = ctx.trail.route.clone() else {
+            return Err(internal("an admitted request has no route"));
+        };
+        let upgrade = session.is_upgrade_req();
+        match Passage::begin(admission, &route, upgrade, self.parts.clock.now()) {
+            Ok(passage) => {
+                ctx.stage = Stage::Passing(Box::new(passage));
+                Ok(false)
+            }
+            Err(admission) => {
+                ctx.stage = Stage::Answered(Some(admission));
+                ctx.status = reply::act(session, ctx, &route).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Ends a request with `rejection`, and Pingora's part of it with an error.
+    fn stop<T>(ctx: &mut Exchange, rejection: impl Into<Rejection>) -> Result<T> {
+        ctx.rejection = Some(rejection.into());
+        Err(internal("stopped by the gateway"))
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.live.load(), &self.parts.clock)
+    }
+
+    // The default brings a compression module that allocates for every request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
+        ctx.meet(session);
+        match self.judge(session, ctx).await {
+            Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
+            Ok(Verdict::Health) => {
+                ctx.stage = Stage::Answered(None);
+                ctx.status = reply::health(session, ctx, &self.drain).await?;
+                Ok(true)
+            }
+            Err(rejection) => {
+                let written = reply::refuse(session, ctx, &rejection).await;
+                ctx.rejection = Some(rejection);
+                ctx.status = written?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Exchange,
+    ) -> Result<()> {
+        let Some(chunk) = body.as_ref() else { return Ok(()) };
+        ctx.received = ctx.received.saturating_add(chunk.len() as u64);
+        let max = ctx.route().map_or(0, |route| route.max_body);
+        if ctx.received > max && !session.was_upgraded() {
+            return Self::stop(ctx, BadBody::TooLarge);
+        }
+        Ok(())
+    }
+
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        ctx: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
+        let now = self.parts.clock.now();
+        ctx.received = 0;
+        let Some(passage) = ctx.passage() else {
+            return Err(internal("an endpoint was asked for without an admission"));
+        };
+        match passage.next_try(now) {
+            Ok(peer) => Ok(peer),
+            Err(rejection) => Self::stop(ctx, rejection),
+        }
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        fd: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Exchange,
+    ) -> Result<()> {
+        let now = self.parts.clock.now();
+        let exclusive = peer.options.alpn.get_max_http_version() < 2;
+        if let Some(passage) = ctx.passage() {
+            passage.reused = reused;
+            if passage.stream && exclusive {
+                passage.watchdog = Some(watchdog::watch(fd, passage.head_timeout(now)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Exchange,
+    ) -> Result<()> {
+        let Some(route) = ctx.trail.route.clone() else {
+            return Err(internal("a forwarded request has no route"));
+        };
+        let target = exchange::target(session).map_err(|_| internal("a routed target is bad"))?;
+        forward::target(request, &target, &route.rewrite.path)?;
+        let credentials: &[_] = if route.forward_credential {
+            &[]
+        } else {
+            ctx.snapshot.authenticator.credential_headers_of(&route.auth)
+        };
+        let arrival = Arrival {
+            client: ctx.client,
+            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+            port: session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port()),
+            host: request.headers.get(HOST).cloned(),
+        };
+        forward::strip(request, ctx.client.trusted, credentials);
+        forward::identify(request, ctx.trail.caller.as_deref())?;
+        forward::forwarded(request, arrival)?;
+        forward::trace(request, ctx.request_id(), &ctx.trace)?;
+        forward::host(request, route.rewrite.host.as_ref(), target.authority())?;
+        forward::edit_request(request, &route.rewrite.request)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Exchange,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status.as_u16() != 101 {
+            return Ok(());
+        }
+        if self.drain.begun() {
+            session.set_keepalive(None);
+        }
+        let now = self.parts.clock.now();
+        if let Some(passage) = ctx.passage() {
+            passage.head_came(now);
+        }
+        ctx.status = response.status.as_u16();
+        reply::decorate(response, ctx)?;
+        if let Some(route) = ctx.route() {
+            reply::allow_origin(response, route, &session.req_header().headers)?;
+            forward::edit_response(response, &route.rewrite.response)?;
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        let now = self.parts.clock.now();
+        if !end && ctx.passage().is_some_and(|passage| passage.overdue(now)) {
+            return Self::stop(ctx, UpstreamFailure::Timeout);
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Exchange,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        failure::connecting(session, ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Exchange,
+        _reused: bool,
+    ) -> Box<Error> {
+        failure::proxying(session, ctx, error)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Exchange,
+    ) -> FailToProxy {
+        // What was begun cannot be taken back, and nobody reads what a lost client is told.
+        let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+        if ctx.rejection.is_none() {
+            ctx.rejection = failure::reason(error, ctx);
+        }
+        let Some(rejection) = ctx.rejection.take().filter(|_| !begun) else {
+            ctx.aborted = true;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        session.set_keepalive(None);
+        match reply::refuse(session, ctx, &rejection).await {
+            Ok(status) => ctx.status = status,
+            Err(error) => log::debug!("a client was gone before it was refused: {error}"),
+        }
+        ctx.rejection = Some(rejection);
+        FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
+    }
+
+    // Metrics and the access log say it, with the request's id.
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Exchange,
+        _: &Error,
+        _: pingora_proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Exchange) {
+        if error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
+            ctx.aborted |= error.is_some_and(|error| *error.etype() != ErrorType::ReadTimedout);
+        }
+        account::record(session, ctx, error, &self.parts.clock, &self.access_log);
+    }
+}

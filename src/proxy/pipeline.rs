@@ -1,0 +1,107 @@
+//! What is decided about a request, in the order of the text.
+//!
+//! Must stay true: every action passes every check before it; only a CORS preflight, which
+//! browsers send without credentials, comes before them. Only this file makes an [`Admission`].
+
+use super::head::Head;
+use super::rejection::Rejection;
+use crate::auth::{Caller, Denied};
+use crate::limits::{Grant, Limiter};
+use crate::routing::Preflight;
+use crate::snapshot::{Limits, Route, Snapshot};
+use crate::telemetry::metrics::RuleMetrics;
+use std::sync::Arc;
+
+/// What becomes of a request that is not refused.
+pub enum Decision {
+    /// The route's action runs.
+    Admit(Admission),
+    /// A browser learns what it may send.
+    Preflight(Preflight),
+}
+
+/// A request that passed every check; without one, no endpoint can be picked.
+pub struct Admission {
+    grant: Grant,
+    _made_here: (),
+}
+
+impl Admission {
+    /// What the limits granted.
+    #[must_use]
+    pub const fn grant(&self) -> &Grant {
+        &self.grant
+    }
+}
+
+/// What was learned on the way, whatever the decision: the access log wants it.
+#[derive(Default)]
+pub struct Trail {
+    /// The route that matched.
+    pub route: Option<Arc<Route>>,
+    /// Who calls.
+    pub caller: Option<Arc<Caller>>,
+}
+
+/// Decides about a request.
+///
+/// # Errors
+/// Why it is refused.
+pub async fn decide(
+    snapshot: &Snapshot,
+    limiter: &Limiter,
+    head: &Head<'_>,
+    trail: &mut Trail,
+) -> Result<Decision, Rejection> {
+    if let Some(preflight) = preflight(snapshot, head, trail) {
+        return Ok(Decision::Preflight(preflight));
+    }
+    let route = &**trail.route.insert(Arc::clone(snapshot.routes.find(&head.asked())?));
+    head.check_body(route.max_body, route.require_length)?;
+    trail.caller = match snapshot.authenticator.identify(&route.auth, head.headers()).await {
+        Err(Denied::Scope { caller, required }) => {
+            trail.caller = Some(Arc::clone(&caller));
+            return Err(Denied::Scope { caller, required }.into());
+        }
+        identified => identified?,
+    };
+    let plan = match trail.caller.as_deref() {
+        Some(caller) => Some(snapshot.plan(caller).ok_or(Rejection::PlanUnknown)?),
+        None => None,
+    };
+    let grant = reserve(limiter, plan, route, head, trail)?;
+    Ok(Decision::Admit(Admission { grant, _made_here: () }))
+}
+
+/// Takes one request from the caller's plan and from the route; the strictest answer wins.
+fn reserve(
+    limiter: &Limiter,
+    plan: Option<&Limits>,
+    route: &Route,
+    head: &Head<'_>,
+    trail: &Trail,
+) -> Result<Grant, Rejection> {
+    let subjects = head.subjects(trail.caller.as_deref());
+    let granted = match plan {
+        Some(plan) => limiter.reserve(&[&plan.rules, &route.limits.rules], &subjects),
+        None => limiter.reserve(&[&route.limits.rules], &subjects),
+    };
+    let metrics = |id: &str| plan.and_then(|plan| plan.metrics(id)).or(route.limits.metrics(id));
+    match &granted {
+        Ok(grant) => {
+            let refused = grant.would_refuse().iter();
+            refused.filter_map(|id| metrics(id)).for_each(RuleMetrics::shadow);
+        }
+        Err(refused) => metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused),
+    }
+    Ok(granted?)
+}
+
+/// The answer to a CORS preflight, found at the route that the announced request would take.
+fn preflight(snapshot: &Snapshot, head: &Head<'_>, trail: &mut Trail) -> Option<Preflight> {
+    let wanted = head.preflight_method()?;
+    let route = snapshot.routes.find(&head.asked_for(&wanted)).ok()?;
+    let answer = route.cors.as_ref()?.preflight(head.headers())?;
+    trail.route = Some(Arc::clone(route));
+    Some(answer)
+}

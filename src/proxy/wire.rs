@@ -1,0 +1,230 @@
+//! What a raw HTTP/1 head must look like, byte by byte, before Pingora parses it.
+//!
+//! Pingora's parser is lenient where leniency is an attack: it takes bare line feeds, escapes what
+//! is illegal in a target, drops `Content-Length` beside `Transfer-Encoding` before any hook could
+//! see it, and has no limit below 1 MiB. Two parties that read one head in two ways are request
+//! smuggling, so whatever RFC 9112 leaves open is refused here.
+//!
+//! Must stay true: one pass, no allocation.
+
+use super::rejection::BadHead;
+
+/// Caps on a head; `[http]` in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadCaps {
+    /// Bytes in all.
+    pub bytes: usize,
+    /// Fields.
+    pub fields: usize,
+    /// Bytes of the request target.
+    pub target: usize,
+}
+
+/// What the fields say about the framing of the message.
+#[derive(Default)]
+struct Framing {
+    hosts: usize,
+    lengths: usize,
+    encodings: usize,
+}
+
+/// The length of the head including its empty line, once `buf` has it all.
+///
+/// `from` is where the last search ended.
+#[must_use]
+pub fn head_end(buf: &[u8], from: usize) -> Option<usize> {
+    let start = from.saturating_sub(3);
+    let at = memchr::memmem::find(buf.get(start..)?, b"\r\n\r\n")?;
+    Some(start + at + 4)
+}
+
+/// Checks a complete head (request line, fields, empty line).
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check(head: &[u8], caps: HeadCaps) -> Result<(), BadHead> {
+    if head.len() > caps.bytes {
+        return Err(BadHead::TooLarge);
+    }
+    let mut lines = Lines(head.strip_suffix(b"\r\n").unwrap_or(head));
+    let is_10 = check_request_line(lines.next_line()?, caps.target)?;
+    let (mut framing, mut fields) = (Framing::default(), 0);
+    while !lines.0.is_empty() {
+        fields += 1;
+        if fields > caps.fields {
+            return Err(BadHead::TooManyFields);
+        }
+        check_field(lines.next_line()?, &mut framing)?;
+    }
+    match framing {
+        Framing { hosts: 0, .. } if !is_10 => Err(BadHead::Host),
+        Framing { hosts: 2.., .. } => Err(BadHead::Host),
+        Framing { lengths: 2.., .. } | Framing { encodings: 2.., .. } => Err(BadHead::Framing),
+        Framing { lengths: 1, encodings: 1, .. } => Err(BadHead::Framing),
+        Framing { encodings: 1, .. } if is_10 => Err(BadHead::Framing),
+        _ => Ok(()),
+    }
+}
+
+/// What is left of the head, line by line.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Lines<'a> {
+    /// The next line without its CRLF. A line feed alone, or a carriage return inside, is refused.
+    fn next_line(&mut self) -> Result<&'a [u8], BadHead> {
+        let end = memchr::memchr(b'\n', self.0).ok_or(BadHead::Line)?;
+        let (line, rest) = self.0.split_at(end);
+        self.0 = rest.get(1..).unwrap_or_default();
+        line.strip_suffix(b"\r").ok_or(BadHead::Line)
+    }
+}
+
+/// `method SP target SP HTTP/1.x`; says whether it is HTTP/1.0.
+fn check_request_line(line: &[u8], max_target: usize) -> Result<bool, BadHead> {
+    let first = memchr::memchr(b' ', line).ok_or(BadHead::RequestLine)?;
+    let last = memchr::memrchr(b' ', line).ok_or(BadHead::RequestLine)?;
+    let method = line.get(..first).unwrap_or_default();
+    let target = line.get(first + 1..last).unwrap_or_default();
+    let version = line.get(last + 1..).unwrap_or_default();
+    let is_method = !method.is_empty() && method.len() <= 32 && method.iter().copied().all(is_token);
+    // Pingora would answer CONNECT itself, before any hook could count it.
+    if !is_method || method == b"CONNECT" {
+        return Err(BadHead::Method);
+    }
+    if target.len() > max_target {
+        return Err(BadHead::TargetTooLong);
+    }
+    if target.is_empty() || !target.iter().all(|byte| (0x21..=0x7e).contains(byte)) {
+        return Err(BadHead::Target);
+    }
+    match version {
+        b"HTTP/1.1" => Ok(false),
+        b"HTTP/1.0" => Ok(true),
+        _ if version.starts_with(b"HTTP/") => Err(BadHead::Version),
+        _ => Err(BadHead::RequestLine),
+    }
+}
+
+fn check_field(line: &[u8], framing: &mut Framing) -> Result<(), BadHead> {
+    let colon = memchr::memchr(b':', line).ok_or(BadHead::Field)?;
+    let (name, rest) = line.split_at(colon);
+    if name.is_empty() || !name.iter().copied().all(is_token) {
+        return Err(BadHead::Field);
+    }
+    let value = rest.get(1..).unwrap_or_default();
+    // RFC 9110 5.5: visible characters, space, tab and obs-text.
+    if !value.iter().all(|&byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)) {
+        return Err(BadHead::Field);
+    }
+    match name.len() {
+        4 if name.eq_ignore_ascii_case(b"host") => framing.hosts += 1,
+        14 if name.eq_ignore_ascii_case(b"content-length") => {
+            framing.lengths += 1;
+            let digits = value.trim_ascii();
+            if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+                return Err(BadHead::Framing);
+            }
+        }
+        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            framing.encodings += 1;
+            if !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Err(BadHead::Framing);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// RFC 9110 5.6.2 `tchar`.
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: HeadCaps = HeadCaps { bytes: 512, fields: 4, target: 64 };
+
+    #[test]
+    fn a_plain_head_passes() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "POST /x?y=%20 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX-A:\r\n\r\n",
+            "POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+        ] {
+            assert!(check(head.as_bytes(), CAPS).is_ok(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn what_two_parties_could_read_in_two_ways_is_refused() {
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(70));
+        let table: &[(&str, BadHead)] = &[
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", BadHead::Line),
+            ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", BadHead::Line),
+            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", BadHead::Field),
+            ("GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", BadHead::Field),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n", BadHead::Field),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", BadHead::Field),
+            ("GET / HTTP/1.1\r\n: a\r\n\r\n", BadHead::Field),
+            ("GET / HTTP/1.1\r\nnocolon\r\n\r\n", BadHead::Field),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target),
+            ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target),
+            ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Method),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Method),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", BadHead::Version),
+            ("GET /\r\nHost: a\r\n\r\n", BadHead::RequestLine),
+            ("GET / HTTP/1.1\r\n\r\n", BadHead::Host),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadHead::Host),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", BadHead::Framing),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", BadHead::Framing),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+                BadHead::Framing,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                BadHead::Framing,
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", BadHead::Framing),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", BadHead::Framing),
+            ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", BadHead::Framing),
+            ("GET / HTTP/1.1\r\nHost: a\r\na:1\r\nb:1\r\nc:1\r\nd:1\r\n\r\n", BadHead::TooManyFields),
+            (&long, BadHead::TargetTooLong),
+        ];
+        for (head, expected) in table {
+            assert_eq!(check(head.as_bytes(), CAPS), Err(*expected), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_found_across_reads() {
+        let head = b"GET / HTTP/1.1\r\n\r\nrest";
+        assert_eq!(head_end(head, 0), Some(18));
+        for seen in 0..18 {
+            assert_eq!(head_end(head, seen), Some(18), "searched {seen} bytes before");
+        }
+        assert_eq!(head_end(&head[..17], 0), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! Listening sockets, bound before any worker starts: a taken port ends the process at once, and
+//! port 0 has an answer.
+
+use crate::config::Listener;
+use crate::snapshot::Live;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// Pending connections that the kernel may hold; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// A listener that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("listener `{name}` cannot listen on {address}: {source}; {hint}")]
+pub struct BindError {
+    /// The listener's name in the file.
+    pub name: Arc<str>,
+    /// Where it should listen.
+    pub address: SocketAddr,
+    /// What to do.
+    pub hint: &'static str,
+    /// The system's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A bound listener: one socket per worker.
+pub struct Bound {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Where it listens; the real port.
+    pub address: SocketAddr,
+    pub(super) sockets: Vec<TcpListener>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+}
+
+/// Binds every listener, with one socket for each of `workers`.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind(
+    listeners: &[Listener],
+    workers: NonZeroUsize,
+    live: &Arc<Live>,
+) -> Result<Vec<Bound>, BindError> {
+    listeners
+        .iter()
+        .map(|listener| {
+            let (address, sockets) = bind_one(listener.address, workers)
+                .map_err(|source| describe(Arc::clone(&listener.name), listener.address, source))?;
+            let tls = listener.tls.as_ref().map(|tls| server_config(listener, tls.http2, live));
+            Ok(Bound { name: Arc::clone(&listener.name), address, sockets, tls })
+        })
+        .collect()
+}
+
+/// Binds the operator's listener.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let one = NonZeroUsize::MIN;
+    let bound = bind_one(address, one).and_then(|(_, mut sockets)| {
+        sockets.pop().ok_or_else(|| io::Error::other("no socket was made"))
+    });
+    bound.map_err(|source| describe(Arc::from("admin"), address, source))
+}
+
+fn describe(name: Arc<str>, address: SocketAddr, source: io::Error) -> BindError {
+    let hint = match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process has this port: stop it, or choose another `address`"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege: choose a higher one, or grant CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have the address: `0.0.0.0` listens on all that it has"
+        }
+        _ => "check the `address` of this listener",
+    };
+    BindError { name, address, hint, source }
+}
+
+fn bind_one(
+    address: SocketAddr,
+    workers: NonZeroUsize,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // Sockets that share a port would also share it with another gateway's; one that does not
+    // share finds the port taken.
+    let first = listen(address, false)?;
+    let address = first.local_addr()?;
+    if workers.get() == 1 {
+        return Ok((address, vec![first]));
+    }
+    drop(first);
+    let sockets = (0..workers.get()).map(|_| listen(address, true)).collect::<io::Result<_>>()?;
+    Ok((address, sockets))
+}
+
+fn listen(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn server_config(listener: &Listener, http2: bool, live: &Arc<Live>) -> Arc<ServerConfig> {
+    let resolver = LiveCertificate { live: Arc::clone(live), listener: Arc::clone(&listener.name) };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    #[expect(clippy::expect_used, reason = "the provider has both versions: it is built with them")]
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .expect("the provider supports TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    if http2 {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    Arc::new(config)
+}
+
+/// The certificate of a listener as the snapshot in force has it, so that a reload changes it
+/// without touching the socket.
+struct LiveCertificate {
+    live: Arc<Live>,
+    listener: Arc<str>,
+}
+
+impl std::fmt::Debug for LiveCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveCertificate").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for LiveCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.live.load().certificate(&self.listener)
+    }
+}
+

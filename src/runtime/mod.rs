@@ -1,0 +1,14 @@
+//! Workers, listeners, signals: what Pingora's own `Server` would do, done so that nothing is lost.
+//!
+//! A worker is one thread with one event loop, its own listening sockets (`SO_REUSEPORT` shares the
+//! port between workers) and its own pool of upstream connections.
+
+mod bind;
+mod cpus;
+mod shutdown;
+mod worker;
+
+pub use bind::{BindError, Bound, bind, bind_admin};
+pub use cpus::granted_cpus;
+pub use shutdown::{EndSignals, Ending, Signals, drain};
+pub use worker::{Serving, Worker, deal};

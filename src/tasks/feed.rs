@@ -1,0 +1,43 @@
+//! Follows the store's changes, so that a revoked key stops working here soon after it was revoked
+//! anywhere, and measures how soon.
+
+use crate::auth::changes::{ChangeFeed, Changes};
+use crate::auth::{Directory, FeedEvent, Outage, follow};
+use crate::telemetry::{Clock, Metrics};
+use std::sync::Arc;
+
+/// Learns where the store stands, before anything is served.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn first_look(
+    feed: &dyn ChangeFeed,
+    directory: &Directory,
+    clock: &Clock,
+) -> Result<(), Outage> {
+    let asked_at = clock.now();
+    let (Changes::Reset { revision } | Changes::Since { revision, .. }) =
+        feed.changes_since(None).await?;
+    directory.reset(revision, asked_at);
+    Ok(())
+}
+
+/// Applies changes until it is dropped.
+pub async fn run(
+    feed: Arc<dyn ChangeFeed>,
+    directory: Arc<Directory>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+) {
+    let observe = |event| match event {
+        FeedEvent::Applied { delay, .. } => metrics.revocation(delay),
+        FeedEvent::Down(outage) => {
+            metrics.store_failed("changes");
+            log::error!(reason = outage.as_str();
+                "the store cannot be asked for changes, cached keys keep working for a while");
+        }
+        FeedEvent::Gap => log::warn!("changes may have been missed, all cached keys are void"),
+        FeedEvent::Up => log::info!("the store answers again"),
+    };
+    follow(&*feed, &directory, &clock, observe).await;
+}

@@ -1,0 +1,119 @@
+//! Hot reload: on SIGHUP, and when a file of the configuration changes.
+//!
+//! Must stay true: all or nothing. Whatever is wrong with the files, the snapshot in force stays,
+//! and the log and a metric say so.
+
+use super::watch::FileWatch;
+use crate::config::{self, Fixed, Loaded, Report, SecretFiles};
+use crate::snapshot::{Live, Parts, Snapshot};
+use crate::upstreams::BuildError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::Signal;
+
+/// Why a reload did not take effect.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Files(Report),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("the reload was cut off: {0}")]
+    Cut(#[from] tokio::task::JoinError),
+}
+
+/// Reloads one process's configuration.
+pub struct Reload {
+    dir: PathBuf,
+    fixed: Fixed,
+    live: Arc<Live>,
+    parts: Parts,
+    watch: Option<FileWatch>,
+    hangup: Signal,
+}
+
+/// What a reload came to.
+enum Outcome {
+    InForce { revision: u64, watched: Vec<PathBuf>, warnings: usize },
+    Unchanged { revision: u64 },
+}
+
+impl Reload {
+    /// Reloads from `dir` into `live` whenever `watch` or `hangup` says so; `fixed` is what the
+    /// process runs with.
+    #[must_use]
+    pub const fn new(
+        dir: PathBuf,
+        fixed: Fixed,
+        live: Arc<Live>,
+        parts: Parts,
+        watch: Option<FileWatch>,
+        hangup: Signal,
+    ) -> Self {
+        Self { dir, fixed, live, parts, watch, hangup }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                () = changed(&mut self.watch) => {}
+                _ = self.hangup.recv() => {}
+            }
+            self.reload().await;
+        }
+    }
+
+    async fn reload(&mut self) {
+        match self.attempt().await {
+            Ok(Outcome::InForce { revision, watched, warnings }) => {
+                if let Some(Err(error)) = self.watch.as_mut().map(|watch| watch.update(&watched)) {
+                    log::error!(error:% = error; "a file of the configuration is not watched");
+                }
+                self.parts.metrics.reload_succeeded(revision);
+                log::info!(revision = revision, warnings = warnings; "configuration is in force");
+            }
+            Ok(Outcome::Unchanged { revision }) => {
+                self.parts.metrics.reload_succeeded(revision);
+                log::info!(revision = revision; "configuration is unchanged");
+            }
+            Err(refused) => {
+                self.parts.metrics.reload_failed();
+                let revision = self.live.load().revision;
+                log::error!(revision = revision, reason:% = refused;
+                    "configuration is refused, the old one stays in force");
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<Outcome, Refused> {
+        let (dir, fixed) = (self.dir.clone(), self.fixed.clone());
+        let (live, parts) = (Arc::clone(&self.live), self.parts.clone());
+        // Compiling thousands of routes takes longer than a request should wait.
+        tokio::task::spawn_blocking(move || {
+            let loaded = config::load(&dir, SecretFiles::Create).map_err(Refused::Files)?;
+            loaded.check_fixed(&fixed).map_err(Refused::Files)?;
+            Ok(publish(loaded, &live, &parts)?)
+        })
+        .await?
+    }
+}
+
+/// Waits for a change of a watched file; for ever when nothing is watched.
+async fn changed(watch: &mut Option<FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn publish(loaded: Loaded, live: &Live, parts: &Parts) -> Result<Outcome, BuildError> {
+    let current = live.load();
+    if loaded.config == current.config {
+        return Ok(Outcome::Unchanged { revision: current.revision });
+    }
+    let revision = current.revision + 1;
+    let warnings = loaded.warnings.len();
+    live.publish(Snapshot::build(loaded.config, parts, revision)?);
+    Ok(Outcome::InForce { revision, watched: loaded.watched, warnings })
+}
