@@ -1,1 +1,3 @@
 //! Work beside requests; every task is owned here and ends with the process.
+
+pub mod health;
