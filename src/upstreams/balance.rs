@@ -164,3 +164,150 @@ const fn gcd(a: u32, b: u32) -> u32 {
     }
     a
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn balancer(balance: Balance, weights: &[u32]) -> Balancer {
+        Balancer::build(balance, weights, Arc::default())
+    }
+
+    /// How often each of `weights` is chosen in `turns`.
+    fn shares(
+        balancer: &Balancer,
+        turns: usize,
+        usable: impl Fn(usize) -> bool,
+        load: impl Fn(usize) -> u32,
+    ) -> Vec<usize> {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut shares = vec![0; balancer.weights.len()];
+        for _ in 0..turns {
+            let index = balancer.choose(&mut rng, &usable, &load).expect("one is usable");
+            shares[index] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn turns_are_taken_in_the_order_of_nginx() {
+        for (weights, order) in [
+            (&[5, 1, 1][..], "aabacaa"),
+            (&[1], "a"),
+            (&[7], "a"),
+            (&[1, 1, 1], "abc"),
+            (&[10, 20], "bab"),
+            (&[4, 2, 3], "acbacabca"),
+        ] {
+            let letters: String =
+                sequence(weights).iter().map(|index| char::from(b'a' + *index as u8)).collect();
+            assert_eq!(letters, order, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn round_robin_walks_the_sequence_and_starts_again() {
+        let balancer = balancer(Balance::RoundRobin, &[5, 1, 1]);
+        let mut rng = StdRng::seed_from_u64(7);
+        let walked: Vec<_> =
+            (0..14).filter_map(|_| balancer.choose(&mut rng, |_| true, |_| 0)).collect();
+        assert_eq!(walked, [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn the_share_of_one_that_is_out_goes_to_the_others_by_weight() {
+        for (weights, out, expected) in [
+            (&[1, 1, 1][..], 0, &[0, 300, 300][..]),
+            (&[1, 1, 1], 2, &[300, 300, 0]),
+            (&[1, 1, 2], 1, &[200, 0, 400]),
+        ] {
+            let balancer = balancer(Balance::RoundRobin, weights);
+            assert_eq!(shares(&balancer, 600, |index| index != out, |_| 0), expected);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_with_most_of_the_weight_may_be_out() {
+        let balancer = balancer(Balance::RoundRobin, &[10_000, 1, 1]);
+        let shares = shares(&balancer, 2_000, |index| index != 0, |_| 0);
+        assert!(shares[1].abs_diff(shares[2]) < 200, "{shares:?}");
+    }
+
+    #[test]
+    fn large_weights_are_scaled_to_a_bounded_sequence() {
+        let sequence = sequence(&[3_000_000_001, 1_000_000_000, 1]);
+        let count = |wanted| sequence.iter().filter(|index| **index == wanted).count();
+        assert!(sequence.len() as u64 <= LONGEST + 3);
+        assert!(count(0).abs_diff(12_288) <= 1);
+        assert!(count(1).abs_diff(4_096) <= 1);
+        assert_eq!(count(2), 1);
+    }
+
+    #[test]
+    fn of_two_the_one_with_fewer_requests_per_weight_is_taken() {
+        for (weights, loads, better) in [
+            (&[1, 1][..], [5, 0], 1),
+            (&[1, 1], [0, 5], 0),
+            (&[2, 1], [3, 2], 0),
+            (&[2, 1], [5, 2], 1),
+            (&[1, 100], [1, 99], 1),
+        ] {
+            let balancer = balancer(Balance::LeastRequests, weights);
+            let shares = shares(&balancer, 200, |_| true, |index| loads[index]);
+            assert_eq!(shares[better], 200, "{weights:?} {loads:?}");
+        }
+    }
+
+    #[test]
+    fn idle_endpoints_are_drawn_by_weight() {
+        let balancer = balancer(Balance::LeastRequests, &[3, 1]);
+        let shares = shares(&balancer, 4_000, |_| true, |_| 0);
+        assert!(shares[0].abs_diff(3_000) < 150, "{shares:?}");
+    }
+
+    #[test]
+    fn the_busiest_of_many_is_never_taken() {
+        let balancer = balancer(Balance::LeastRequests, &[1; 10]);
+        let shares = shares(&balancer, 1_000, |_| true, |index| u32::from(index == 4));
+        assert_eq!(shares[4], 0);
+    }
+
+    proptest! {
+        #[test]
+        fn each_takes_exactly_its_share_and_never_runs_a_turn_ahead(
+            weights in prop::collection::vec(1_u32..60, 1..9),
+        ) {
+            let reduced = reduce(&weights);
+            let total: i64 = reduced.iter().sum();
+            let sequence = sequence(&weights);
+            let mut counts = vec![0_i64; weights.len()];
+            for (turn, index) in (1_i64..).zip(sequence.iter()) {
+                let index = *index as usize;
+                counts[index] += 1;
+                prop_assert!(counts[index] * total < turn * reduced[index] + total);
+            }
+            prop_assert_eq!(counts, reduced);
+        }
+
+        #[test]
+        fn what_is_chosen_is_usable_and_something_is_chosen_if_it_can_be(
+            endpoints in prop::collection::vec((1_u32..1_000_000, any::<bool>(), 0_u32..9), 1..12),
+            balance in prop_oneof![Just(Balance::RoundRobin), Just(Balance::LeastRequests)],
+            seed in any::<u64>(),
+        ) {
+            let weights: Vec<_> = endpoints.iter().map(|endpoint| endpoint.0).collect();
+            let balancer = balancer(balance, &weights);
+            let mut rng = StdRng::seed_from_u64(seed);
+            for _ in 0..20 {
+                let chosen =
+                    balancer.choose(&mut rng, |index| endpoints[index].1, |index| endpoints[index].2);
+                prop_assert_eq!(chosen.is_some(), endpoints.iter().any(|endpoint| endpoint.1));
+                prop_assert!(chosen.is_none_or(|index| endpoints[index].1));
+            }
+        }
+    }
+}

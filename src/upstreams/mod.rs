@@ -14,6 +14,8 @@ mod check;
 mod condition;
 pub mod definition;
 mod endpoint;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod outlier;
 mod peer;
 mod pick;

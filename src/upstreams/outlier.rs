@@ -210,3 +210,158 @@ const fn pack(generation: u32, failures: u32) -> u64 {
 const fn unpack(streak: u64) -> (u32, u32) {
     ((streak >> 32) as u32, (streak & 0xffff_ffff) as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstreams::fixture::ejection;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Bench {
+        outlier: Outlier,
+        clock: Clock,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { outlier: Outlier::default(), clock: Clock::manual() }
+        }
+
+        fn enter(&self) -> Ticket {
+            self.outlier.enter(&self.clock).expect("the endpoint may be used")
+        }
+
+        fn fail(&self, ticket: Ticket) -> Option<Change> {
+            self.outlier.failed(ticket, &ejection(), &self.clock)
+        }
+
+        fn succeed(&self, ticket: Ticket) -> Option<Change> {
+            self.outlier.succeeded(ticket, &self.clock)
+        }
+
+        fn standing(&self) -> Standing {
+            self.outlier.standing(&self.clock)
+        }
+
+        /// Ejects an endpoint that is in use; how long for.
+        fn eject(&self) -> Duration {
+            for _ in 0..2 {
+                assert_eq!(self.fail(self.enter()), None);
+            }
+            self.ejected(self.fail(self.enter()))
+        }
+
+        fn ejected(&self, change: Option<Change>) -> Duration {
+            assert_eq!(self.standing(), Standing::Out);
+            match change {
+                Some(Change::Ejected(span)) => span,
+                other => panic!("not ejected: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn failures_eject_only_when_they_are_in_a_row() {
+        let bench = Bench::new();
+        for _ in 0..5 {
+            for _ in 0..2 {
+                assert_eq!(bench.fail(bench.enter()), None);
+            }
+            assert_eq!(bench.succeed(bench.enter()), None);
+        }
+        assert_eq!(bench.eject(), SECOND);
+    }
+
+    #[test]
+    fn each_repetition_lasts_twice_as_long_up_to_the_longest() {
+        let bench = Bench::new();
+        let mut span = bench.eject();
+        let mut spans = vec![span.as_secs()];
+        for _ in 0..6 {
+            bench.clock.advance(span);
+            span = bench.ejected(bench.fail(bench.enter()));
+            spans.push(span.as_secs());
+        }
+        assert_eq!(spans, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_good_time_takes_doublings_back() {
+        for (good, next) in [(0, 8), (29, 8), (30, 4), (60, 2), (90, 1), (900, 1)] {
+            let bench = Bench::new();
+            let mut span = bench.eject();
+            for _ in 0..2 {
+                bench.clock.advance(span);
+                span = bench.ejected(bench.fail(bench.enter()));
+            }
+            bench.clock.advance(span);
+            assert_eq!(bench.succeed(bench.enter()), Some(Change::Readmitted));
+            bench.clock.advance(Duration::from_secs(good));
+            assert_eq!(bench.eject().as_secs(), next, "after {good} s");
+        }
+    }
+
+    #[test]
+    fn one_request_at_a_time_tries_an_ejected_endpoint() {
+        let bench = Bench::new();
+        let span = bench.eject();
+        bench.clock.advance(span - Duration::from_nanos(1));
+        assert_eq!(bench.outlier.enter(&bench.clock), None);
+        bench.clock.advance(Duration::from_nanos(1));
+        assert_eq!(bench.standing(), Standing::Due);
+        let trial = bench.enter();
+        assert_eq!(bench.outlier.enter(&bench.clock), None);
+        assert_eq!(bench.standing(), Standing::Out);
+        assert_eq!(bench.succeed(trial), Some(Change::Readmitted));
+        assert_eq!(bench.standing(), Standing::In);
+    }
+
+    #[test]
+    fn a_trial_that_is_given_up_leaves_its_place() {
+        let bench = Bench::new();
+        bench.clock.advance(bench.eject());
+        let trial = bench.enter();
+        bench.outlier.abandon(trial);
+        assert_eq!(bench.standing(), Standing::Due);
+        let next = bench.enter();
+        assert_eq!(bench.succeed(next), Some(Change::Readmitted));
+    }
+
+    #[test]
+    fn requests_from_before_an_ejection_say_nothing() {
+        let bench = Bench::new();
+        let late = [bench.enter(), bench.enter()];
+        bench.clock.advance(bench.eject());
+        assert_eq!(bench.fail(late[0]), None);
+        assert_eq!(bench.succeed(late[1]), None);
+        assert_eq!(bench.standing(), Standing::Due);
+        assert_eq!(bench.succeed(bench.enter()), Some(Change::Readmitted));
+        for _ in 0..5 {
+            assert_eq!(bench.fail(late[0]), None);
+        }
+        assert_eq!(bench.standing(), Standing::In);
+    }
+
+    #[test]
+    fn a_forced_request_may_readmit_but_never_lengthens_an_ejection() {
+        let bench = Bench::new();
+        let span = bench.eject();
+        assert_eq!(bench.fail(bench.outlier.force()), None);
+        bench.clock.advance(span);
+        assert_eq!(bench.standing(), Standing::Due);
+        assert_eq!(bench.succeed(bench.outlier.force()), Some(Change::Readmitted));
+        assert_eq!(bench.standing(), Standing::In);
+    }
+
+    #[test]
+    fn an_endpoint_that_breaks_off_every_response_is_ejected_again() {
+        let bench = Bench::new();
+        bench.clock.advance(bench.eject());
+        let trial = bench.enter();
+        assert_eq!(bench.outlier.responded(trial, &bench.clock), Some(Change::Readmitted));
+        assert_eq!(bench.fail(trial), None);
+        assert_eq!(bench.fail(bench.enter()), None);
+        assert_eq!(bench.ejected(bench.fail(bench.enter())), SECOND * 2);
+    }
+}

@@ -137,3 +137,96 @@ fn group_key(tls: &UpstreamTls) -> u64 {
     let digest: [u8; 32] = digest.finalize().into();
     digest.first_chunk().map_or(1, |first| u64::from_be_bytes(*first))
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::{ALPN, Peer};
+
+    use super::*;
+    use crate::telemetry::Clock;
+    use crate::upstreams::fixture::{address, orders};
+    use crate::upstreams::pick::Tried;
+
+    fn authority() -> CertificateDer<'static> {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    fn with_tls(
+        server_name: &str,
+        ca: Option<&[CertificateDer<'static>]>,
+        verify: bool,
+    ) -> HttpPeer {
+        let tls =
+            UpstreamTls { server_name: server_name.to_owned(), ca: ca.map(Arc::from), verify };
+        peer_of(&UpstreamDef { tls: Some(tls), ..orders(&[address(1)]) })
+    }
+
+    fn peer_of(def: &UpstreamDef) -> HttpPeer {
+        let upstream = crate::upstreams::fixture::build(def, &Clock::manual());
+        let pick = upstream.pick(&Tried::default()).expect("an endpoint");
+        *pick.peer(&def.timeouts)
+    }
+
+    #[test]
+    fn every_wait_has_the_limit_of_the_route() {
+        let def = orders(&[address(1)]);
+        let upstream = crate::upstreams::fixture::build(&def, &Clock::manual());
+        let route = Timeouts {
+            connect: Duration::from_millis(100),
+            per_try: Duration::from_millis(200),
+            total: Duration::from_millis(300),
+        };
+        let peer = upstream.pick(&Tried::default()).expect("an endpoint").peer(&route);
+        assert_eq!(peer.options.connection_timeout, Some(route.connect));
+        assert_eq!(peer.options.total_connection_timeout, Some(route.connect));
+        assert_eq!(peer.options.read_timeout, Some(route.per_try));
+        assert_eq!(peer.options.write_timeout, Some(route.per_try));
+        assert_eq!(peer.options.idle_timeout, Some(def.idle_timeout));
+        assert!(peer.options.tcp_keepalive.is_some());
+    }
+
+    #[test]
+    fn the_file_says_which_version_is_spoken() {
+        for (protocol, alpn, streams) in
+            [(Protocol::Http1, ALPN::H1, 1), (Protocol::Http2, ALPN::H2, STREAMS)]
+        {
+            let peer = peer_of(&UpstreamDef { protocol, ..orders(&[address(1)]) });
+            assert_eq!(peer.options.alpn, alpn);
+            assert_eq!(peer.options.max_h2_streams, streams);
+            assert!(!peer.is_tls());
+        }
+    }
+
+    #[test]
+    fn verification_is_on_unless_the_file_turns_it_off() {
+        for verify in [true, false] {
+            let peer = with_tls("orders.test", None, verify);
+            assert!(peer.is_tls());
+            assert_eq!(peer.sni, "orders.test");
+            assert_eq!((peer.verify_cert(), peer.verify_hostname()), (verify, verify));
+        }
+    }
+
+    #[test]
+    fn connections_are_shared_only_with_equal_trust() {
+        let (one, other) = (authority(), authority());
+        let (both, one, other) = ([one.clone(), other.clone()], [one], [other]);
+        let hash = |ca: Option<&[_]>, verify| with_tls("orders.test", ca, verify).reuse_hash();
+        let all = [
+            hash(None, true),
+            hash(None, false),
+            hash(Some(&one), true),
+            hash(Some(&one), false),
+            hash(Some(&other), true),
+            hash(Some(&both), true),
+            with_tls("bills.test", Some(&one), true).reuse_hash(),
+        ];
+        for (index, hash) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(hash), "{index}");
+        }
+        assert_eq!(all[2], hash(Some(&one), true));
+    }
+}

@@ -185,3 +185,139 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstreams::definition::{HealthCheck, Probe, UpstreamTls};
+    use crate::upstreams::fixture::{address, health, number, orders};
+    use crate::upstreams::pick::{Failure, Tried};
+    use crate::upstreams::vitals::Health;
+
+    fn probed(endpoints: &[SocketAddr]) -> UpstreamDef {
+        UpstreamDef { health: Some(health(Probe::Tcp)), ..orders(endpoints) }
+    }
+
+    fn one(registry: &Registry, def: &UpstreamDef) -> Arc<Upstream> {
+        registry.build(std::slice::from_ref(def)).expect("a good definition").remove(0)
+    }
+
+    #[test]
+    fn what_is_known_of_an_endpoint_survives_a_rebuild() {
+        let registry = Registry::new(Clock::manual());
+        let before = one(&registry, &probed(&[address(1), address(2)]));
+        for _ in 0..3 {
+            before.endpoints()[0].observe(false);
+        }
+        let mut held = before.pick(&Tried::default()).expect("an endpoint");
+        held.failed(Failure::Connect);
+
+        let mut def = probed(&[address(3), address(2), address(1)]);
+        def.endpoints[2].weight = number(9);
+        let after = one(&registry, &def);
+        drop(before);
+
+        let states: Vec<_> = after.states().map(|(_, state)| state).collect();
+        assert_eq!((states[0].health, states[0].tries), (Health::Unknown, 0));
+        assert_eq!((states[1].in_flight, states[1].failures), (1, 1));
+        assert_eq!(states[2].health, Health::Unhealthy);
+        drop(held);
+        assert_eq!(after.states().nth(1).expect("an endpoint").1.in_flight, 0);
+    }
+
+    #[test]
+    fn an_endpoint_that_nobody_names_is_forgotten() {
+        let registry = Registry::new(Clock::manual());
+        let first = one(&registry, &orders(&[address(1), address(2)]));
+        for _ in 0..3 {
+            first.endpoints()[0].condition.count_failure();
+        }
+        drop(first);
+        drop(one(&registry, &orders(&[address(2)])));
+        let again = one(&registry, &orders(&[address(1), address(2)]));
+        assert_eq!(again.states().next().expect("an endpoint").1.failures, 0);
+        assert_eq!(registry.known.lock().conditions.len(), 2);
+    }
+
+    #[test]
+    fn the_same_address_in_two_upstreams_is_two_endpoints() {
+        let registry = Registry::new(Clock::manual());
+        let bills = UpstreamDef { name: "bills".into(), ..orders(&[address(1)]) };
+        let both = registry.build(&[orders(&[address(1)]), bills]).expect("good definitions");
+        let pick = both[0].pick(&Tried::default()).expect("an endpoint");
+        assert_eq!(both[1].states().next().expect("an endpoint").1.in_flight, 0);
+        drop(pick);
+    }
+
+    #[test]
+    fn a_rebuild_goes_on_where_round_robin_stood() {
+        let registry = Registry::new(Clock::manual());
+        let def = orders(&[address(1), address(2), address(3)]);
+        let mut upstream = one(&registry, &def);
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(upstream.pick(&Tried::default()).expect("an endpoint").address());
+            upstream = one(&registry, &def);
+        }
+        assert_eq!(seen, [address(1), address(2), address(3), address(1)]);
+    }
+
+    #[test]
+    fn probes_of_an_older_snapshot_do_not_bind_one_without_probes() {
+        let registry = Registry::new(Clock::manual());
+        let before = one(&registry, &probed(&[address(1)]));
+        for _ in 0..3 {
+            before.endpoints()[0].observe(false);
+        }
+        let after = one(&registry, &orders(&[address(1)]));
+        assert!(before.pick(&Tried::default()).is_err());
+        assert!(after.pick(&Tried::default()).is_ok());
+        assert!(after.states().all(|(_, state)| state.up()));
+    }
+
+    #[test]
+    fn a_refused_build_says_what_where_and_what_to_do() {
+        let tls = |server_name: &str, ca: Option<&[u8]>| {
+            let ca = ca.map(|der| Arc::from([der.to_vec().into()]));
+            Some(UpstreamTls { server_name: server_name.to_owned(), ca, verify: true })
+        };
+        let good = || orders(&[address(1)]);
+        let probe = Probe::Http { path: "health".to_owned(), host: Some("a b".to_owned()) };
+        let cases = [
+            (orders(&[]), "upstream `orders` has no endpoints"),
+            (orders(&[address(1), address(1)]), "endpoint `10.0.0.1:8080` twice"),
+            (
+                UpstreamDef { tls: tls("", None), ..good() },
+                "`server_name` of upstream `orders` is ``",
+            ),
+            (UpstreamDef { tls: tls("a b", None), ..good() }, "is `a b`; give the name"),
+            (
+                UpstreamDef { tls: tls("a.test", Some(b"no certificate")), ..good() },
+                "certificate 1 in `ca` of upstream `orders` cannot be used",
+            ),
+            (
+                UpstreamDef {
+                    tls: Some(UpstreamTls {
+                        server_name: "a.test".to_owned(),
+                        ca: Some(Arc::from([])),
+                        verify: true,
+                    }),
+                    ..good()
+                },
+                "`ca` of upstream `orders` holds no certificate",
+            ),
+            (
+                UpstreamDef { health: Some(HealthCheck { ..health(probe) }), ..good() },
+                "cannot ask `a b` for `health`",
+            ),
+        ];
+        let registry = Registry::new(Clock::manual());
+        for (def, expected) in cases {
+            let message = registry.build(&[def]).expect_err(expected).to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        let twice = registry.build(&[good(), good()]).expect_err("a name twice").to_string();
+        assert_eq!(twice, "two upstreams are called `orders`; rename one");
+        assert!(registry.known.lock().conditions.is_empty());
+    }
+}

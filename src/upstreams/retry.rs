@@ -56,3 +56,52 @@ pub fn may_retry(
     };
     left && safe && body == Body::Replayable
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDEMPOTENT: [Method; 6] =
+        [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
+
+    fn others() -> [Method; 4] {
+        let own = Method::from_bytes(b"PURGE").expect("a method");
+        [Method::POST, Method::PATCH, Method::CONNECT, own]
+    }
+
+    #[test]
+    fn only_what_cannot_happen_twice_is_tried_again() {
+        for (body, progress, idempotent, other) in [
+            (Body::Replayable, Progress::Unsent, true, true),
+            (Body::Replayable, Progress::Sent, true, false),
+            (Body::Replayable, Progress::Answered, false, false),
+            (Body::Consumed, Progress::Unsent, false, false),
+            (Body::Consumed, Progress::Sent, false, false),
+            (Body::Consumed, Progress::Answered, false, false),
+        ] {
+            let may = |method: &Method| may_retry(Retry { retries: 1 }, 1, method, body, progress);
+            for method in IDEMPOTENT {
+                assert_eq!(may(&method), idempotent, "{method} {body:?} {progress:?}");
+            }
+            for method in others() {
+                assert_eq!(may(&method), other, "{method} {body:?} {progress:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn there_are_never_more_tries_than_the_file_says_nor_more_than_three() {
+        for (retries, most) in [(0, 1), (1, 2), (2, 3), (3, 3), (u32::MAX, 3)] {
+            for tries in 1..6 {
+                let may = may_retry(
+                    Retry { retries },
+                    tries,
+                    &Method::GET,
+                    Body::Replayable,
+                    Progress::Unsent,
+                );
+                assert_eq!(may, tries < most, "{retries} retries after {tries}");
+            }
+        }
+    }
+}

@@ -73,3 +73,42 @@ impl Vitals {
         self.health.store(Health::Unknown as u8, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstreams::definition::Probe;
+    use crate::upstreams::fixture::health;
+
+    #[test]
+    fn answers_change_health_only_when_enough_are_alike_in_a_row() {
+        // `+` is a good answer, `-` a bad one; two and three are needed.
+        for (answers, expected) in [
+            ("", Health::Unknown),
+            ("+", Health::Unknown),
+            ("++", Health::Healthy),
+            ("--", Health::Unknown),
+            ("---", Health::Unhealthy),
+            ("--+--+--", Health::Unknown),
+            ("++--", Health::Healthy),
+            ("++---", Health::Unhealthy),
+            ("---+", Health::Unhealthy),
+            ("---+-+", Health::Unhealthy),
+            ("---++", Health::Healthy),
+        ] {
+            let vitals = Vitals::default();
+            for answer in answers.chars() {
+                vitals.observe(answer == '+', &health(Probe::Tcp));
+            }
+            assert_eq!(vitals.health(), expected, "{answers}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_once() {
+        let vitals = Vitals::default();
+        let told: Vec<_> =
+            (0..6).filter_map(|_| vitals.observe(false, &health(Probe::Tcp))).collect();
+        assert_eq!(told, [Health::Unhealthy]);
+    }
+}
