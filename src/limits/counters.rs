@@ -1,0 +1,116 @@
+//! All counters of the process, sharded, exact and bounded.
+//!
+//! A request holds the shards of all of its rules at once, always locked in ascending order, so
+//! what it takes from several counters is one step for everybody else: either all of it, or none.
+//! The sections are short (a few dozen instructions for each rule) and wait for nothing.
+//!
+//! Must stay true: no more than the configured number of counters is kept. When all of them are in
+//! use, subjects that have none share one counter for each rule, with that rule's rate: flooding
+//! the gateway with subjects makes it stricter, never more open.
+
+use super::few::Few;
+use super::gcra::{Counter, Meter};
+use super::table::{Table, scale};
+use crate::telemetry::Moment;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters in a shard, about: so many are moved when a shard grows, which is no pause to speak of.
+const SHARD: usize = 4096;
+const MOST_SHARDS: usize = 1024;
+
+/// Each on a cache line of its own: neighbours do not slow each other down.
+#[repr(align(64))]
+struct Shard(Mutex<Table>);
+
+pub(super) struct Counters {
+    shards: Box<[Shard]>,
+    /// Keyed by rule alone; as many entries as there are rules. Locked last.
+    overflow: Shard,
+    overflowed: AtomicU64,
+}
+
+impl Counters {
+    /// Room for `entries` counters. Memory is taken as they come.
+    pub(super) fn new(entries: usize) -> Self {
+        let shards = (entries / SHARD).next_power_of_two().min(MOST_SHARDS);
+        let shard = || Shard(Mutex::new(Table::new(entries.div_ceil(shards))));
+        Self {
+            shards: std::iter::repeat_with(shard).take(shards).collect(),
+            overflow: Shard(Mutex::new(Table::new(usize::MAX))),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+
+    /// How often a subject had to share its rule's overflow counter.
+    pub(super) fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// Locks the shards of `keys`.
+    pub(super) fn hold(&self, keys: impl Iterator<Item = u128> + Clone) -> Held<'_> {
+        let mut held = Held { counters: self, shards: Few::new(), overflow: None };
+        let wanted = keys.map(|key| self.shard(key));
+        let mut next = wanted.clone().min();
+        while let Some(index) = next {
+            if let Some(shard) = self.shards.get(index) {
+                held.shards.push((index, shard.0.lock()));
+            }
+            next = wanted.clone().filter(|other| *other > index).min();
+        }
+        held
+    }
+
+    /// The shard of a key: its high half, scaled.
+    fn shard(&self, key: u128) -> usize {
+        scale((key >> 64) as u64, self.shards.len())
+    }
+}
+
+/// Locked shards; they are free again when this is dropped.
+pub(super) struct Held<'c> {
+    counters: &'c Counters,
+    shards: Few<(usize, MutexGuard<'c, Table>)>,
+    overflow: Option<MutexGuard<'c, Table>>,
+}
+
+impl Held<'_> {
+    /// The counter of one of the held keys; `None` if there is no place for a new one.
+    pub(super) fn counter(&mut self, key: u128, meter: Meter, now: Moment) -> Option<&mut Counter> {
+        self.table(key)?.counter(key, meter, now)
+    }
+
+    /// The counter that the subjects without one share.
+    pub(super) fn overflow(
+        &mut self,
+        key: u128,
+        meter: Meter,
+        now: Moment,
+    ) -> Option<&mut Counter> {
+        self.counters.overflowed.fetch_add(1, Ordering::Relaxed);
+        self.overflow_table().counter(key, meter, now)
+    }
+
+    /// Sets one of the held counters back.
+    pub(super) fn restore(&mut self, key: u128, counter: Counter) {
+        if let Some(table) = self.table(key) {
+            table.restore(key, counter);
+        }
+    }
+
+    /// Sets an overflow counter back.
+    pub(super) fn restore_overflow(&mut self, key: u128, counter: Counter) {
+        self.overflow_table().restore(key, counter);
+    }
+
+    fn table(&mut self, key: u128) -> Option<&mut Table> {
+        let index = self.counters.shard(key);
+        let found = self.shards.iter_mut().find(|(shard, _)| *shard == index);
+        found.map(|(_, table)| &mut **table)
+    }
+
+    fn overflow_table(&mut self) -> &mut Table {
+        let counters = self.counters;
+        self.overflow.get_or_insert_with(|| counters.overflow.0.lock())
+    }
+}

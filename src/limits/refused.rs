@@ -1,0 +1,39 @@
+//! What the limits said to a request that must wait.
+
+use super::wire;
+use http::HeaderValue;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// At least one rule has nothing left for this request; nothing was taken from any.
+#[derive(Debug, thiserror::Error)]
+#[error("rate limit reached")]
+pub struct Refused {
+    /// The id of the strictest of them.
+    pub rule: Arc<str>,
+    /// When all of them have something again, if nobody else takes it.
+    pub retry_after: Duration,
+    pub(super) quoted: Arc<str>,
+    pub(super) policy: Option<HeaderValue>,
+    pub(super) violated: Vec<Arc<str>>,
+}
+
+impl Refused {
+    /// `RateLimit` of the strictest rule. Its `t` equals `retry_after` in whole seconds, rounded
+    /// up, at least 1, as `Retry-After` is to be.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<HeaderValue> {
+        wire::rate_limit(&self.quoted, 0, self.retry_after)
+    }
+
+    /// `RateLimit-Policy`: every enforced policy.
+    #[must_use]
+    pub fn rate_limit_policy(&self) -> Option<HeaderValue> {
+        self.policy.clone()
+    }
+
+    /// The names of the rules that refused, as they stand in `RateLimit-Policy`.
+    pub fn violated(&self) -> impl Iterator<Item = &str> {
+        self.violated.iter().map(|name| &**name)
+    }
+}

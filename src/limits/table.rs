@@ -1,0 +1,176 @@
+//! One shard's counters: an open-addressed table that forgets what no longer matters.
+//!
+//! Linear probing keeps a look-up inside one or two cache lines, and lets a cursor walk the slots,
+//! so that idle counters are dropped a few at a time, whenever a new one comes in. A map of the
+//! standard library can only be swept as a whole.
+//!
+//! Must stay true: at least one slot in four is empty, so that probing ends, and soon; a counter
+//! that is not idle is never dropped; the work of a call is bounded by the size of a shard.
+
+use super::gcra::{Counter, Meter};
+use crate::telemetry::Moment;
+
+/// Slots looked at for each new counter: two are enough to keep up, the rest catches up.
+const STEP: usize = 4;
+/// Slots looked at before a full table turns a new counter away.
+const SEARCH: usize = 64;
+const SMALLEST: usize = 16;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    key: u128,
+    counter: Counter,
+}
+
+pub(super) struct Table {
+    slots: Vec<Option<Entry>>,
+    len: usize,
+    most: usize,
+    cursor: usize,
+}
+
+impl Table {
+    /// An empty table for at most `most` counters. It holds no memory until the first.
+    pub(super) const fn new(most: usize) -> Self {
+        Self { slots: Vec::new(), len: 0, most, cursor: 0 }
+    }
+
+    /// The counter of `key`, a new one if there is none; `None` if there is no place for it.
+    pub(super) fn counter(&mut self, key: u128, meter: Meter, now: Moment) -> Option<&mut Counter> {
+        let at = match self.find(key) {
+            Some(at) => at,
+            None if self.make_room(now) => self.place(Entry { key, counter: Counter::idle(meter) }),
+            None => return None,
+        };
+        self.slots.get_mut(at)?.as_mut().map(|entry| &mut entry.counter)
+    }
+
+    /// Sets the counter of `key` back to what it was.
+    pub(super) fn restore(&mut self, key: u128, counter: Counter) {
+        if let Some(at) = self.find(key) {
+            self.set(at, Some(Entry { key, counter }));
+        }
+    }
+
+    fn find(&self, key: u128) -> Option<usize> {
+        let mut at = self.home(key);
+        loop {
+            match self.entry(at) {
+                Some(entry) if entry.key == key => return Some(at),
+                Some(_) => at = self.after(at),
+                None => return None,
+            }
+        }
+    }
+
+    /// Puts an entry that is not there yet into the first free slot for it.
+    fn place(&mut self, entry: Entry) -> usize {
+        let mut at = self.home(entry.key);
+        while self.entry(at).is_some() {
+            at = self.after(at);
+        }
+        self.set(at, Some(entry));
+        self.len += 1;
+        at
+    }
+
+    fn make_room(&mut self, now: Moment) -> bool {
+        self.sweep(now, STEP);
+        if self.len >= self.most {
+            self.sweep(now, SEARCH);
+        }
+        if self.len >= self.most {
+            return false;
+        }
+        if self.len >= most_in(self.slots.len()) {
+            self.rebuild(now);
+        }
+        true
+    }
+
+    /// Drops idle counters among the next `steps` slots. After a whole round, a table that has
+    /// become mostly empty gives memory back.
+    fn sweep(&mut self, now: Moment, steps: usize) {
+        for _ in 0..steps.min(self.slots.len()) {
+            match self.entry(self.cursor) {
+                // The slot is looked at again: another entry may have moved into it.
+                Some(entry) if entry.counter.is_idle(now) => self.remove(self.cursor),
+                _ => self.cursor += 1,
+            }
+            if self.cursor >= self.slots.len() {
+                self.cursor = 0;
+                if self.slots.len() > SMALLEST && self.len < self.slots.len() / 8 {
+                    self.rebuild(now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Moves what is not idle into as many slots as suit it.
+    fn rebuild(&mut self, now: Moment) {
+        let live = |entry: &Entry| !entry.counter.is_idle(now);
+        let wanted = self.slots.iter().flatten().filter(|entry| live(entry)).count() + 1;
+        let slots = wanted.saturating_mul(2).max(SMALLEST).min(slots_for(self.most));
+        let old = std::mem::replace(&mut self.slots, vec![None; slots]);
+        self.len = 0;
+        self.cursor = 0;
+        for entry in old.into_iter().flatten().filter(live) {
+            self.place(entry);
+        }
+    }
+
+    /// Empties a slot and closes the gap that it leaves in the runs of later entries.
+    fn remove(&mut self, mut gap: usize) {
+        self.set(gap, None);
+        self.len -= 1;
+        let mut at = self.after(gap);
+        while let Some(entry) = self.entry(at) {
+            if self.distance(self.home(entry.key), at) >= self.distance(gap, at) {
+                self.set(gap, Some(entry));
+                self.set(at, None);
+                gap = at;
+            }
+            at = self.after(at);
+        }
+    }
+
+    /// The slot that a key would have if it were alone: its low half, scaled to the table.
+    fn home(&self, key: u128) -> usize {
+        scale(key as u64, self.slots.len())
+    }
+
+    const fn after(&self, at: usize) -> usize {
+        if at + 1 < self.slots.len() { at + 1 } else { 0 }
+    }
+
+    /// Steps from one slot forward to another.
+    const fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.slots.len() - from }
+    }
+
+    fn entry(&self, at: usize) -> Option<Entry> {
+        self.slots.get(at).copied().flatten()
+    }
+
+    fn set(&mut self, at: usize, entry: Option<Entry>) {
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = entry;
+        }
+    }
+}
+
+/// Spreads 64 random bits evenly over `0..parts`.
+pub(super) fn scale(bits: u64, parts: usize) -> usize {
+    ((u128::from(bits) * parts as u128) >> 64) as usize
+}
+
+/// The most entries that this many slots take: three quarters.
+const fn most_in(slots: usize) -> usize {
+    slots - slots.div_ceil(4)
+}
+
+/// The fewest slots that take this many entries.
+const fn slots_for(most: usize) -> usize {
+    most.saturating_add(most.div_ceil(3))
+}
