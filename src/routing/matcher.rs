@@ -38,7 +38,7 @@ pub enum PathPattern {
 }
 
 /// What a header or query parameter must be.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ValueMatch {
     /// One of its values equals this.
     Exact(Box<str>),
@@ -57,7 +57,7 @@ pub struct Matcher {
     pub methods: Vec<http::Method>,
     /// All of these.
     pub headers: Vec<(http::HeaderName, ValueMatch)>,
-    /// All of these; names as they stand after percent-decoding.
+    /// All of these; names and values as they stand after percent-decoding (`+` is no space).
     pub query: Vec<(Box<str>, ValueMatch)>,
     /// Take an encoded slash in a segment as data instead of refusing the request.
     pub keep_encoded_slash: bool,

@@ -1,6 +1,10 @@
 //! What a route changes on the way through: path, host, headers, and its answer to CORS.
 
+use super::canonical::meaning;
+use super::target::Target;
+use http::header::InvalidHeaderValue;
 use http::{HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What becomes of the path.
@@ -16,6 +20,66 @@ pub enum PathRewrite {
         /// What stands there instead; starts with `/` or is empty.
         with: Box<str>,
     },
+}
+
+impl PathRewrite {
+    /// The path that the upstream gets for the canonical `path`. It starts with one slash; a path
+    /// that does not begin with the prefix stays as it is.
+    #[must_use]
+    pub fn apply<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        let Self::ReplacePrefix { prefix, with } = self else { return Cow::Borrowed(path) };
+        let Some(rest) = strip_segments(path, prefix) else { return Cow::Borrowed(path) };
+        let with = with.trim_matches('/');
+        match (with.is_empty(), rest.is_empty()) {
+            (true, true) => Cow::Borrowed("/"),
+            (true, false) => Cow::Borrowed(rest),
+            (false, _) => Cow::Owned(format!("/{with}{rest}")),
+        }
+    }
+}
+
+/// What follows the whole segments of `prefix`: empty, or starting with a slash. Segments are
+/// compared as routes compare them.
+fn strip_segments<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let mut rest = path;
+    for wanted in prefix.split('/').filter(|segment| !segment.is_empty()) {
+        let after = rest.strip_prefix('/')?;
+        let (segment, tail) = after.split_at(after.find('/').unwrap_or(after.len()));
+        if !meaning(segment).eq(meaning(wanted)) {
+            return None;
+        }
+        rest = tail;
+    }
+    Some(rest)
+}
+
+/// The `Location` of a redirect: `template` with the request's own `{path}` and `{query}`. The query
+/// comes with its `?`, or with `&` where the template has a `?` before it.
+///
+/// # Errors
+/// A template with a character that no header can carry; a target has none.
+pub fn location(template: &str, target: &Target<'_>) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut text = String::with_capacity(template.len() + target.path().len());
+    let mut rest = template;
+    while let Some(start) = rest.find('{') {
+        let (before, from) = rest.split_at(start);
+        text.push_str(before);
+        rest = if let Some(after) = from.strip_prefix("{path}") {
+            text.push_str(target.path());
+            after
+        } else if let Some(after) = from.strip_prefix("{query}") {
+            if let Some(query) = target.query() {
+                text.push(if text.contains('?') { '&' } else { '?' });
+                text.push_str(query);
+            }
+            after
+        } else {
+            text.push('{');
+            from.get(1..).unwrap_or_default()
+        };
+    }
+    text.push_str(rest);
+    HeaderValue::try_from(text)
 }
 
 /// Header changes of one direction, in this order: remove, set, add.

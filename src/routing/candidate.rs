@@ -1,0 +1,167 @@
+//! What a route asks beside host and path, and which of two routes asks more.
+//!
+//! Must stay true: the order does not depend on where a route stands in a file.
+
+use super::canonical::{meaning, unescaped};
+use super::matcher::{Matcher, PathPattern, Segment, ValueMatch};
+use super::table::Asked;
+use http::{HeaderMap, HeaderName, Method};
+use std::cmp::{Ordering, Reverse};
+
+/// A route whose host and path match a request.
+pub(super) struct Candidate<T> {
+    pub(super) asks: Matcher,
+    pub(super) value: T,
+}
+
+/// How near a candidate came, from far to near.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Near {
+    /// A header or a query parameter is missing.
+    #[default]
+    Far,
+    /// It takes neither the method nor the encoded slash.
+    MethodAndSlash,
+    /// Only the method does not fit.
+    Method,
+    /// Only the encoded slash does not fit.
+    Slash,
+}
+
+impl<T> Candidate<T> {
+    /// Puts the lists in an order of their own, so that equal matchers are equal.
+    pub(super) fn new(mut asks: Matcher, value: T) -> Self {
+        asks.methods.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        asks.headers.sort_unstable_by(|a, b| header_key(a).cmp(&header_key(b)));
+        asks.query.sort_unstable();
+        Self { asks, value }
+    }
+
+    /// Whether the rest of the head fits too.
+    pub(super) fn check(&self, asked: &Asked<'_>) -> Result<(), Near> {
+        let query = asked.target.query().unwrap_or_default();
+        if !self.asks.headers.iter().all(|(name, value)| has_header(asked.headers, name, value))
+            || !self.asks.query.iter().all(|(name, value)| has_parameter(query, name, value))
+        {
+            return Err(Near::Far);
+        }
+        let slash = self.asks.keep_encoded_slash || !asked.target.has_encoded_slash();
+        match (takes_method(&self.asks.methods, asked.method), slash) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Near::Slash),
+            (false, true) => Err(Near::Method),
+            (false, false) => Err(Near::MethodAndSlash),
+        }
+    }
+
+    /// Orders the routes of one pattern, best first: a method over any, then more headers, then
+    /// more query parameters, then more of these with a value. What is still equal and yet can
+    /// match the same request is a [`conflict`]; the rest of the order only makes it fixed.
+    pub(super) fn precedence(&self, other: &Self) -> Ordering {
+        let (a, b) = (&self.asks, &other.asks);
+        Reverse(specificity(a))
+            .cmp(&Reverse(specificity(b)))
+            .then_with(|| a.headers.iter().map(header_key).cmp(b.headers.iter().map(header_key)))
+            .then_with(|| a.query.cmp(&b.query))
+            .then_with(|| {
+                a.methods.iter().map(Method::as_str).cmp(b.methods.iter().map(Method::as_str))
+            })
+            .then_with(|| a.keep_encoded_slash.cmp(&b.keep_encoded_slash))
+    }
+}
+
+/// Whether some request matches both and nothing decides between them: the same host and path
+/// pattern, equally specific in the rest. Two different values of one header or parameter are
+/// taken to exclude each other, although a client can send both.
+#[must_use]
+pub fn conflict(a: &Matcher, b: &Matcher) -> bool {
+    share_host(a, b)
+        && a.paths.iter().any(|path| b.paths.iter().any(|other| same_pattern(path, other)))
+        && specificity(a) == specificity(b)
+        && share_method(&a.methods, &b.methods)
+        && !exclude(&a.headers, &b.headers)
+        && !exclude(&a.query, &b.query)
+}
+
+/// The larger, the more a matcher asks.
+fn specificity(asks: &Matcher) -> (bool, usize, usize, usize, usize) {
+    (
+        !asks.methods.is_empty(),
+        asks.headers.len(),
+        asks.query.len(),
+        asks.headers.iter().filter(|(_, value)| *value != ValueMatch::Present).count(),
+        asks.query.iter().filter(|(_, value)| *value != ValueMatch::Present).count(),
+    )
+}
+
+fn header_key((name, value): &(HeaderName, ValueMatch)) -> (&str, &ValueMatch) {
+    (name.as_str(), value)
+}
+
+/// Whether a route with these methods takes `method`; `GET` brings `HEAD`, none takes all.
+fn takes_method(methods: &[Method], method: &Method) -> bool {
+    methods.is_empty()
+        || methods.contains(method)
+        || (*method == Method::HEAD && methods.contains(&Method::GET))
+}
+
+fn share_method(a: &[Method], b: &[Method]) -> bool {
+    a.is_empty() && b.is_empty()
+        || a.iter().any(|method| takes_method(b, method))
+        || b.iter().any(|method| takes_method(a, method))
+}
+
+fn has_header(headers: &HeaderMap, name: &HeaderName, wanted: &ValueMatch) -> bool {
+    match wanted {
+        ValueMatch::Present => headers.contains_key(name),
+        ValueMatch::Exact(text) => {
+            headers.get_all(name).iter().any(|value| value.as_bytes() == text.as_bytes())
+        }
+    }
+}
+
+fn has_parameter(query: &str, name: &str, wanted: &ValueMatch) -> bool {
+    let same = |raw: &str, text: &str| unescaped(raw, |_| true).eq(text.bytes());
+    query.split('&').filter(|pair| !pair.is_empty()).any(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        same(key, name)
+            && match wanted {
+                ValueMatch::Present => true,
+                ValueMatch::Exact(text) => same(value, text),
+            }
+    })
+}
+
+fn share_host(a: &Matcher, b: &Matcher) -> bool {
+    (a.hosts.is_empty() && b.hosts.is_empty()) || a.hosts.iter().any(|host| b.hosts.contains(host))
+}
+
+/// Whether two patterns are the same but for the names of their parameters.
+fn same_pattern(a: &PathPattern, b: &PathPattern) -> bool {
+    let (PathPattern::Exact { segments: left, .. } | PathPattern::Prefix { segments: left }) = a;
+    let (PathPattern::Exact { segments: right, .. } | PathPattern::Prefix { segments: right }) = b;
+    let ends_alike = match (a, b) {
+        (
+            PathPattern::Exact { trailing_slash: one, .. },
+            PathPattern::Exact { trailing_slash: other, .. },
+        ) => one == other || left.is_empty(),
+        (PathPattern::Prefix { .. }, PathPattern::Prefix { .. }) => true,
+        _ => false,
+    };
+    let same_segment = |pair: (&Segment, &Segment)| match pair {
+        (Segment::Literal(one), Segment::Literal(other)) => meaning(one).eq(meaning(other)),
+        (Segment::Param(_), Segment::Param(_)) => true,
+        _ => false,
+    };
+    ends_alike && left.len() == right.len() && left.iter().zip(right).all(same_segment)
+}
+
+/// Whether two lists ask the same name for different values.
+fn exclude<N: PartialEq>(a: &[(N, ValueMatch)], b: &[(N, ValueMatch)]) -> bool {
+    a.iter().any(|(name, value)| {
+        b.iter().any(|(other, wanted)| match (value, wanted) {
+            (ValueMatch::Exact(one), ValueMatch::Exact(two)) => name == other && one != two,
+            _ => false,
+        })
+    })
+}
