@@ -314,3 +314,126 @@ fn random_id() -> Result<KeyId, NoRandomness> {
     }
     Ok(KeyId(id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::api_keys;
+    use super::*;
+
+    fn form() -> KeyForm {
+        KeyForm::new(&api_keys())
+    }
+
+    /// The text with the checksum that fits it.
+    fn sealed(body: &str) -> String {
+        let mut text = body.to_owned();
+        let mut checksum = crc32fast::hash(body.as_bytes()).to_be_bytes();
+        push_base62(&mut text, &mut checksum, CHECKSUM_LEN);
+        text
+    }
+
+    #[test]
+    fn a_new_key_reads_back_and_looks_as_promised() {
+        let form = form();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..200 {
+            let (plain, proof) = form.generate().unwrap();
+            let parts: Vec<_> = plain.reveal().split('_').collect();
+            assert_eq!((parts[0], parts[1], parts[2]), ("dh", "test", proof.id.as_str()));
+            assert_eq!(parts[3].len(), SECRET_LEN + CHECKSUM_LEN, "{}", plain.reveal());
+            let parsed = form.parse(plain.reveal().as_bytes()).unwrap();
+            assert_eq!(parsed.id(), proof.id);
+            assert!(form.digest(parsed).matches(&proof.digest));
+            assert!(seen.insert(plain.reveal().to_owned()), "every key is new");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_refused_without_asking_anyone() {
+        use InvalidReason::{Checksum, Environment, Malformed};
+        let id = "0123456789abcDEF";
+        let secret = "Z".repeat(SECRET_LEN);
+        let good = sealed(&format!("dh_test_{id}_{secret}"));
+        assert!(form().parse(good.as_bytes()).is_ok());
+        let mut table = vec![
+            (String::new(), Malformed),
+            ("dh_".into(), Malformed),
+            ("secret".into(), Malformed),
+            (format!(" {good}"), Malformed),
+            (format!("{good} "), Malformed),
+            (format!("{good}{good}"), Malformed),
+            (format!("Bearer {good}"), Malformed),
+            (good.to_uppercase(), Malformed),
+            (sealed(&format!("DH_test_{id}_{secret}")), Malformed),
+            (sealed(&format!("ghp_test_{id}_{secret}")), Malformed),
+            (sealed(&format!("dh__{id}_{secret}")), Malformed),
+            (sealed(&format!("dh_TEST_{id}_{secret}")), Malformed),
+            (sealed(&format!("dh_te_st_{id}_{secret}")), Malformed),
+            (sealed(&format!("dh_{}_{id}_{secret}", "x".repeat(33))), Malformed),
+            (sealed(&format!("dh_test_{}_{secret}", &id[1..])), Malformed),
+            (sealed(&format!("dh_test_{id}0_{secret}")), Malformed),
+            (sealed(&format!("dh_test_{id}_{}", &secret[1..])), Malformed),
+            (sealed(&format!("dh_test_{id}_{secret}0")), Malformed),
+            (sealed(&format!("dh_test_{id}-{secret}")), Malformed),
+            (sealed(&format!("dh_test_{}_{secret}", id.replace('0', "-"))), Malformed),
+            (sealed(&format!("dh_test_{}_{secret}", id.replace("01", "\u{e9}"))), Malformed),
+            (format!("{}zzzzzz", &good[..good.len() - 6]), Checksum),
+            (format!("{}000000", &good[..good.len() - 6]), Checksum),
+            (good.replace("0123", "0124"), Checksum),
+            (good.replacen("ZZ", "Zz", 1), Checksum),
+            (good.replace("dh_test", "dh_live"), Checksum),
+            (sealed(&format!("dh_live_{id}_{secret}")), Environment),
+            (sealed(&format!("dh_tes_{id}_{secret}")), Environment),
+            (sealed(&format!("dh_test2_{id}_{secret}")), Environment),
+        ];
+        for place in 0..good.len() {
+            table.push((good[..place].to_owned(), Malformed));
+        }
+        for (text, reason) in table {
+            assert_eq!(form().parse(text.as_bytes()).unwrap_err(), reason, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_single_typing_error_is_noticed() {
+        let (plain, _) = form().generate().unwrap();
+        for (place, letter) in plain.reveal().char_indices() {
+            let mut text = plain.reveal().to_owned();
+            text.replace_range(place..=place, if letter == 'x' { "y" } else { "x" });
+            assert!(form().parse(text.as_bytes()).is_err(), "character {place}");
+        }
+    }
+
+    #[test]
+    fn base62_numbers_have_a_fixed_width_and_read_back() {
+        for number in [0, 1, 61, 62, 3843, u32::MAX] {
+            let mut text = String::new();
+            push_base62(&mut text, &mut number.to_be_bytes(), CHECKSUM_LEN);
+            assert_eq!(text.len(), CHECKSUM_LEN);
+            assert_eq!(from_base62(text.as_bytes()), Some(u64::from(number)), "{text}");
+        }
+        let mut text = String::new();
+        let mut all = [0xff; SECRET_BYTES];
+        push_base62(&mut text, &mut all, SECRET_LEN);
+        assert_eq!(all, [0; SECRET_BYTES], "the largest secret fits");
+    }
+
+    #[test]
+    fn another_pepper_is_another_digest_and_another_version() {
+        let other = KeyForm::new(&ApiKeys { pepper: b"another".to_vec(), ..api_keys() });
+        let (plain, proof) = form().generate().unwrap();
+        let parsed = other.parse(plain.reveal().as_bytes()).unwrap();
+        assert!(!other.digest(parsed).matches(&proof.digest));
+        assert_ne!(other.pepper(), proof.pepper);
+        assert_eq!(form().pepper(), proof.pepper);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let (plain, proof) = form().generate().unwrap();
+        let parsed = form().parse(plain.reveal().as_bytes()).unwrap();
+        let shown = format!("{plain:?} {proof:?} {parsed:?} {:?} {:?}", form(), api_keys());
+        let secret = plain.reveal().rsplit('_').next().unwrap();
+        assert!(!shown.contains(secret) && !shown.contains("pepper that"), "{shown}");
+    }
+}

@@ -31,3 +31,8 @@ pub use identity::{
     ApiKeys, Caller, Consumer, Credential, JwtIssuer, Method, Requirement, UnixTime,
 };
 pub use tokens::TokenCache;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod token_attacks;
