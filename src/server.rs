@@ -133,7 +133,7 @@ impl Process {
             metrics: Arc::clone(&metrics),
             clock,
         };
-        if loaded.warnings.len() > 0 {
+        if !loaded.warnings.is_empty() {
             log::warn!(warnings:% = loaded.warnings; "the configuration has warnings");
         }
         let access_log = AccessLog::stdout(&metrics)?;
@@ -217,10 +217,9 @@ impl Process {
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    let served = event_loop()
-                        .and_then(|events| events.block_on(async {
-                            worker.serve(connections(), serving).await
-                        }));
+                    let served = event_loop().and_then(|events| {
+                        events.block_on(async { worker.serve(connections(), serving).await })
+                    });
                     // Nobody listens once the process is ending anyway.
                     drop(ended.send(served));
                 })
@@ -250,12 +249,14 @@ impl Process {
         let (drain, metrics) = (Arc::clone(&self.drain), Arc::clone(&self.parts.metrics));
         let idle_timeout = self.live.load().http.idle_timeout;
         move || {
-            let mut conf = ServerConf::default();
-            conf.threads = 1;
-            conf.work_stealing = false;
-            conf.upstream_keepalive_pool_size = 4096;
-            // The first try and at most two more; `upstreams::retry` decides.
-            conf.max_retries = 3;
+            let conf = ServerConf {
+                threads: 1,
+                work_stealing: false,
+                upstream_keepalive_pool_size: 4096,
+                // The first try and at most two more; `upstreams::retry` decides.
+                max_retries: 3,
+                ..ServerConf::default()
+            };
             let proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
             Connections::new(proxy, &drain, &metrics, idle_timeout)
         }

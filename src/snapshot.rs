@@ -46,10 +46,8 @@ pub struct Limits {
 
 impl Limits {
     fn build(rules: &[crate::limits::Rule], parts: &Parts) -> Self {
-        let metrics = rules
-            .iter()
-            .map(|rule| (Arc::clone(&rule.id), parts.metrics.rule(&rule.id)))
-            .collect();
+        let metrics =
+            rules.iter().map(|rule| (Arc::clone(&rule.id), parts.metrics.rule(&rule.id))).collect();
         Self { rules: parts.limiter.prepare(rules), metrics }
     }
 
@@ -237,7 +235,7 @@ impl Route {
             ActionDef::Proxy { upstream, timeouts, stream } => {
                 let upstream = upstreams
                     .get(&**upstream)
-                    .ok_or_else(|| BuildError::UnknownUpstream(Arc::clone(upstream)))?;
+                    .ok_or_else(|| BuildError::Unknown { upstream: Arc::clone(upstream) })?;
                 Action::Proxy {
                     upstream: Arc::clone(upstream),
                     timeouts: *timeouts,

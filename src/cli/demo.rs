@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 const NAME: &str = "demo";
 
 /// Starts the demo and prints what to paste.
-pub async fn start(ready: &Ready) -> anyhow::Result<()> {
+pub(super) async fn start(ready: &Ready) -> anyhow::Result<()> {
     start_upstream(ready)?;
     let key = fresh_key(ready).await.context("the demo consumer cannot be made")?;
     let address = ready
@@ -44,10 +44,10 @@ fn start_upstream(ready: &Ready) -> anyhow::Result<()> {
         )
     })?;
     std::thread::Builder::new().name("demo-upstream".to_owned()).spawn(move || {
-        let served = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .and_then(|events| events.block_on(tasks::demo::serve(listener, std::future::pending())));
+        let served =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|events| {
+                events.block_on(tasks::demo::serve(listener, std::future::pending()))
+            });
         if let Err(error) = served {
             log::error!(error:% = error; "the demo upstream failed");
         }

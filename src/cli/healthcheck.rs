@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Options of `gateway healthcheck`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// What to ask; plain http only.
     #[arg(long, default_value = "http://127.0.0.1:3000/health", env = "DATAHUB_HEALTH_URL")]
     url: String,
@@ -18,7 +18,7 @@ pub struct Args {
 
 /// Asks, and exits 0 for a status of 200.
 #[expect(clippy::print_stderr, reason = "this is the command line")]
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     match ask(&args.url) {
         Ok(200) => ExitCode::SUCCESS,
         Ok(status) => {

@@ -122,8 +122,5 @@ fn administrate(
         out: std::io::stdout(),
         err: std::io::stderr(),
     };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(work(&mut office))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(&mut office))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Options of `gateway run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Start the demo upstream too, give a demo consumer a fresh key, and print what to paste.
     #[arg(long)]
     demo: bool,
@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 /// Runs the gateway.
-pub fn run(conf: PathBuf, args: &Args) -> ExitCode {
+pub(super) fn run(conf: PathBuf, args: &Args) -> ExitCode {
     let log = match ProcessLog::stderr(args.log, Clock::system()) {
         Ok(log) => log,
         Err(error) => return super::done(Err(error.into())),

@@ -15,7 +15,7 @@ const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const CLIENT_GONE: u16 = 499;
 
 /// Records a request that is over.
-pub fn record(
+pub(super) fn record(
     session: &Session,
     ctx: &mut Exchange,
     error: Option<&Error>,

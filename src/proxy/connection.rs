@@ -244,9 +244,9 @@ async fn first_bytes(stream: &mut Stream, waits: &mut Waits) -> io::Result<Bytes
             }
             Poll::Ready(Ok(())) => Poll::Ready(Ok(BytesMut::from(read.filled()))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => waits
-                .poll_over(&mut deadline, cx)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => {
+                waits.poll_over(&mut deadline, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
         }
     })
     .await
@@ -258,7 +258,7 @@ async fn refuse(stream: &mut Stream, bad: BadHead) {
     let answer = async {
         stream.write_all(&reply::refused_head(bad)).await?;
         stream.flush().await?;
-        stream.shutdown().await;
+        stream.shutdown().await?;
         let mut waste = [0; 4096];
         while stream.read(&mut waste).await? > 0 {}
         io::Result::Ok(())

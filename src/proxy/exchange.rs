@@ -11,8 +11,8 @@ use super::rejection::{BadHead, Rejection};
 use crate::limits::Grant;
 use crate::routing::Target;
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::trace::TraceContext;
 use crate::telemetry::request_id::{accept_request_id, request_id};
+use crate::telemetry::trace::TraceContext;
 use crate::telemetry::{Clock, Moment};
 use http::{HeaderMap, HeaderValue};
 use pingora_core::Result;
@@ -85,9 +85,8 @@ impl Exchange {
         if let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) {
             self.client = Client::resolve(*peer, headers, &self.snapshot.http.trusted_proxies);
         }
-        self.request_id = self
-            .trusted_request_id(headers)
-            .unwrap_or_else(|| request_id(self.began_at));
+        self.request_id =
+            self.trusted_request_id(headers).unwrap_or_else(|| request_id(self.began_at));
         if let Some(parent) = headers.get(super::forward::TRACEPARENT) {
             self.trace =
                 TraceContext::resume(parent.as_bytes()).unwrap_or(TraceContext::start(false));

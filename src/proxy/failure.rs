@@ -11,7 +11,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 /// No connection came about.
-pub fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error>) -> Box<Error> {
+pub(super) fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error>) -> Box<Error> {
     let kind = match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::Timeout,
         _ => Failure::Connect,
@@ -23,7 +23,7 @@ pub fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error>) -> B
 }
 
 /// Something failed after the connection stood.
-pub fn proxying(session: &Session, ctx: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn proxying(session: &Session, ctx: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
     let ours = ctx.rejection.is_some();
     if ours || *error.esource() != ErrorSource::Upstream {
         if let Some(passage) = ctx.passage() {
@@ -70,7 +70,7 @@ fn upstream_failure(error: &Error) -> Failure {
 
 /// What the client is told of an error; `None` when there is no client left to tell.
 #[must_use]
-pub fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
+pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
     if ctx.passage().is_some_and(|passage| passage.timed_out) {
         return Some(UpstreamFailure::Timeout.into());
     }
@@ -78,7 +78,9 @@ pub fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
     match error.esource() {
         ErrorSource::Downstream => match etype {
             ErrorType::ReadTimedout => Some(BadBody::Timeout.into()),
-            ErrorType::ReadError | ErrorType::WriteError | ErrorType::WriteTimedout
+            ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::WriteTimedout
             | ErrorType::ConnectionClosed => None,
             _ => Some(BadBody::Malformed.into()),
         },

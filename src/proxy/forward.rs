@@ -33,10 +33,10 @@ mod name {
 }
 
 /// The request id's header.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where a request stands in a trace (W3C Trace Context).
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Names that are never passed on from a client.
@@ -61,7 +61,7 @@ const HOP: [HeaderName; 6] = [
 ];
 
 /// Removes every field that only we may say, and credentials that stop here.
-pub fn strip(request: &mut RequestHeader, trusted: bool, credentials: &[HeaderName]) {
+pub(super) fn strip(request: &mut RequestHeader, trusted: bool, credentials: &[HeaderName]) {
     loop {
         // Requests rarely carry any of these: the first pass nearly always ends the loop.
         let found = request
@@ -88,13 +88,12 @@ fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
 /// Whether a server could read `name` as `owned`; names are lower case already.
 fn same(name: &HeaderName, owned: &HeaderName) -> bool {
     let (a, b) = (name.as_str().as_bytes(), owned.as_str().as_bytes());
-    a.len() == b.len()
-        && a.iter().zip(b).all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
+    a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
 }
 
 /// Sets the target that the upstream gets: the canonical one after the route's rewrite, never the
 /// client's spelling of it.
-pub fn target(
+pub(super) fn target(
     request: &mut RequestHeader,
     target: &Target<'_>,
     rewrite: &PathRewrite,
@@ -113,7 +112,7 @@ pub fn target(
 }
 
 /// Says which request this is, to the upstream's own logs and traces.
-pub fn trace(
+pub(super) fn trace(
     request: &mut RequestHeader,
     request_id: &HeaderValue,
     trace: &TraceContext,
@@ -127,7 +126,7 @@ pub fn trace(
 }
 
 /// Says who calls.
-pub fn identify(request: &mut RequestHeader, caller: Option<&Caller>) -> Result<()> {
+pub(super) fn identify(request: &mut RequestHeader, caller: Option<&Caller>) -> Result<()> {
     let Some(caller) = caller else {
         return request.insert_header(name::ANONYMOUS, HeaderValue::from_static("true"));
     };
@@ -147,7 +146,7 @@ pub fn identify(request: &mut RequestHeader, caller: Option<&Caller>) -> Result<
 
 /// Where a request came in.
 #[derive(Clone, Debug)]
-pub struct Arrival {
+pub(super) struct Arrival {
     /// Who is at the other end.
     pub client: Client,
     /// Whether it came over TLS.
@@ -159,7 +158,7 @@ pub struct Arrival {
 }
 
 /// Says where the request came from. A trusted proxy's own words stay, and ours are appended.
-pub fn forwarded(request: &mut RequestHeader, arrival: Arrival) -> Result<()> {
+pub(super) fn forwarded(request: &mut RequestHeader, arrival: Arrival) -> Result<()> {
     let hop = address_text(arrival.client.peer.ip().to_canonical());
     let before = request.headers.get_all(name::FORWARDED_FOR).iter();
     let mut list: Vec<u8> = Vec::new();
@@ -210,7 +209,7 @@ fn address_text(ip: IpAddr) -> AddressText {
 }
 
 /// The `Host` that the upstream sees: the route's, or the one the client meant.
-pub fn host(
+pub(super) fn host(
     request: &mut RequestHeader,
     rewrite: Option<&HeaderValue>,
     authority: Option<&str>,
@@ -223,7 +222,7 @@ pub fn host(
 }
 
 /// Applies a route's edits to a request.
-pub fn edit_request(request: &mut RequestHeader, edits: &HeaderEdits) -> Result<()> {
+pub(super) fn edit_request(request: &mut RequestHeader, edits: &HeaderEdits) -> Result<()> {
     for name in &edits.remove {
         request.remove_header(name);
     }
@@ -237,7 +236,7 @@ pub fn edit_request(request: &mut RequestHeader, edits: &HeaderEdits) -> Result<
 }
 
 /// Applies a route's edits to a response.
-pub fn edit_response(response: &mut ResponseHeader, edits: &HeaderEdits) -> Result<()> {
+pub(super) fn edit_response(response: &mut ResponseHeader, edits: &HeaderEdits) -> Result<()> {
     for name in &edits.remove {
         response.remove_header(name);
     }

@@ -3,9 +3,9 @@
 //! Must stay true: nothing after this file looks at the raw target or the raw `Host` again.
 
 use super::rejection::{BadBody, BadHead};
+use crate::auth::{Caller, Credential};
 use crate::limits::{KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
-use crate::auth::{Caller, Credential};
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
 };
@@ -50,7 +50,7 @@ impl<'a> Head<'a> {
 
     /// The method.
     #[must_use]
-    pub const fn method(&self) -> &Method {
+    pub fn method(&self) -> &Method {
         &self.header.method
     }
 

@@ -56,7 +56,8 @@ impl Gateway {
     async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
         let head = Head::read(session.req_header(), ctx.client.address)?;
-        if head.target().path() == HEALTH_PATH && matches!(*head.method(), Method::GET | Method::HEAD)
+        if head.target().path() == HEALTH_PATH
+            && matches!(*head.method(), Method::GET | Method::HEAD)
         {
             return Ok(Verdict::Health);
         }
@@ -149,11 +150,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn upstream_peer(
-        &self,
-        _: &mut Session,
-        ctx: &mut Exchange,
-    ) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Exchange) -> Result<Box<HttpPeer>> {
         let now = self.parts.clock.now();
         ctx.received = 0;
         let Some(passage) = ctx.passage() else {

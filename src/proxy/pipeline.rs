@@ -28,7 +28,6 @@ pub struct Admission {
 
 impl Admission {
     /// What the limits granted.
-    #[must_use]
     pub const fn grant(&self) -> &Grant {
         &self.grant
     }
@@ -56,7 +55,8 @@ pub async fn decide(
     if let Some(preflight) = preflight(snapshot, head, trail) {
         return Ok(Decision::Preflight(preflight));
     }
-    let route = &**trail.route.insert(Arc::clone(snapshot.routes.find(&head.asked())?));
+    let route = snapshot.routes.find(&head.asked())?;
+    trail.route = Some(Arc::clone(route));
     head.check_body(route.max_body, route.require_length)?;
     trail.caller = match snapshot.authenticator.identify(&route.auth, head.headers()).await {
         Err(Denied::Scope { caller, required }) => {

@@ -237,7 +237,7 @@ fn told(status: u16, code: &'static str, title: &'static str, grpc: u8) -> Told 
 
 fn access(denied: &Denied) -> Told {
     match denied {
-        Denied::NoCredential { .. } => told(401, "no_credential", "A credential is required", 16),
+        Denied::NoCredential => told(401, "no_credential", "A credential is required", 16),
         Denied::Invalid { method: Method::ApiKey, .. } => {
             told(401, "invalid_key", "The API key is not valid", 16)
         }

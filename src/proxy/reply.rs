@@ -183,11 +183,7 @@ fn explain(
 }
 
 /// `WWW-Authenticate`, as RFC 6750 3 wants it: no error code when nothing was sent.
-fn challenge(
-    response: &mut ResponseHeader,
-    route: Option<&Route>,
-    denied: &Denied,
-) -> Result<()> {
+fn challenge(response: &mut ResponseHeader, route: Option<&Route>, denied: &Denied) -> Result<()> {
     let Some(challenges) = route.map(|route| &route.challenges) else { return Ok(()) };
     match denied {
         Denied::Invalid { method: Credentials::Jwt, .. } => {

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 /// Shuts `fd` down after `timeout` unless it is aborted before.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the passage owns the handle and aborts it")]
-pub fn watch(fd: RawFd, timeout: Duration) -> AbortHandle {
+pub(super) fn watch(fd: RawFd, timeout: Duration) -> AbortHandle {
     tokio::spawn(async move {
         tokio::time::sleep(timeout).await;
         if let Err(error) = shutdown(fd, Shutdown::Both) {

@@ -86,7 +86,8 @@ fn check_request_line(line: &[u8], max_target: usize) -> Result<bool, BadHead> {
     let method = line.get(..first).unwrap_or_default();
     let target = line.get(first + 1..last).unwrap_or_default();
     let version = line.get(last + 1..).unwrap_or_default();
-    let is_method = !method.is_empty() && method.len() <= 32 && method.iter().copied().all(is_token);
+    let is_method =
+        !method.is_empty() && method.len() <= 32 && method.iter().copied().all(is_token);
     // Pingora would answer CONNECT itself, before any hook could count it.
     if !is_method || method == b"CONNECT" {
         return Err(BadHead::Method);
@@ -207,10 +208,16 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
                 BadHead::Framing,
             ),
-            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", BadHead::Framing),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+                BadHead::Framing,
+            ),
             ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", BadHead::Framing),
             ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", BadHead::Framing),
-            ("GET / HTTP/1.1\r\nHost: a\r\na:1\r\nb:1\r\nc:1\r\nd:1\r\n\r\n", BadHead::TooManyFields),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\na:1\r\nb:1\r\nc:1\r\nd:1\r\n\r\n",
+                BadHead::TooManyFields,
+            ),
             (&long, BadHead::TargetTooLong),
         ];
         for (head, expected) in table {

@@ -147,4 +147,3 @@ impl ResolvesServerCert for LiveCertificate {
         self.live.load().certificate(&self.listener)
     }
 }
-

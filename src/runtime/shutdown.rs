@@ -28,7 +28,6 @@ impl Signals {
     }
 
     /// Splits the one that asks for a reload from those that ask for the end.
-    #[must_use]
     pub fn split(self) -> (Signal, EndSignals) {
         (self.hangup, EndSignals { terminate: self.terminate, interrupt: self.interrupt })
     }

@@ -123,7 +123,10 @@ impl Door {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a connection lives as long as its client; `drain` counts it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection lives as long as its client; `drain` counts it"
+    )]
     fn open(self: &Arc<Self>, tcp: TcpStream) {
         let snapshot = self.serving.live.load();
         let Some(guard) = self.serving.drain.connection(snapshot.http.max_connections) else {

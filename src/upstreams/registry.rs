@@ -96,6 +96,12 @@ pub enum BuildError {
         /// The upstream.
         upstream: Arc<str>,
     },
+    /// A route to an upstream that is not there.
+    #[error("no upstream is called `{upstream}`; a route names it")]
+    Unknown {
+        /// The upstream.
+        upstream: Arc<str>,
+    },
 }
 
 type Key = (Arc<str>, SocketAddr);
