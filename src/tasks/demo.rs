@@ -125,6 +125,41 @@ fn json(status: StatusCode, value: &Value) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+
+    #[expect(clippy::disallowed_methods, reason = "the test waits for its task")]
+    #[tokio::test]
+    async fn it_says_what_arrived_and_answers_as_it_is_asked_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(serve(listener, async move { drop(stopped.await) }));
+        for (request, status, expected) in [
+            ("GET /health", "200", "ok"),
+            ("POST /orders/1?x=2", "200", r#""query": "x=2""#),
+            ("POST /orders/1?x=2", "200", r#""body_bytes": 3"#),
+            ("GET /a", "200", r#""x-consumer-id": "c1, c2""#),
+            ("GET /status/503", "503", r#""path": "/status/503""#),
+            ("GET /status/100", "400", "200 to 599"),
+            ("GET /slow?ms=1", "200", r#""path": "/slow""#),
+            ("GET /slow?ms=x", "400", "milliseconds"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!(
+                "{request} HTTP/1.1\r\nHost: demo\r\nConnection: close\r\nContent-Length: 3\r\n\
+                 X-Consumer-Id: c1\r\nX-Consumer-Id: c2\r\n\r\nabc"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+            assert!(answer.contains(expected), "{request}: {answer}");
+        }
+        drop(stop);
+        served.await.unwrap().unwrap();
+    }
 
     #[test]
     fn a_delay_is_a_number_or_nothing() {

@@ -143,7 +143,11 @@ impl FileWatch {
                 log::warn!(error:% = error; "changes of files may go unnoticed");
             }
             let looked = tokio::task::spawn_blocking(|| {
-                paths.into_iter().map(|path| (look(&path), path)).map(|(s, p)| (p, s)).collect()
+                let pair = |path: PathBuf| {
+                    let seen = look(&path);
+                    (path, seen)
+                };
+                paths.into_iter().map(pair).collect()
             });
             // The look can only fail as part of the end of the process.
             let Ok(now) = looked.await else { return std::future::pending().await };
@@ -169,7 +173,7 @@ impl FileWatch {
     fn rewatch(&mut self, paths: &[PathBuf]) -> Result<(), WatchError> {
         let mut needed = Folders::new();
         for path in paths {
-            collect_folders(path, &mut needed, MAX_LINKS);
+            collect_folders(path, &mut needed);
         }
         let watcher = &mut self.watcher;
         self.folders.retain(|folder, identity| {
@@ -225,27 +229,30 @@ fn matters(event: &notify::Result<Event>) -> bool {
 }
 
 /// The folders in which something can happen that changes what `path` leads to.
-fn collect_folders(path: &Path, folders: &mut Folders, links_left: usize) {
-    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        insert_folder(path, folders);
+fn collect_folders(path: &Path, folders: &mut Folders) {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Some((parent, target)) = first_link(&path) else { break };
+        insert_folder(&parent, folders);
+        path = target;
     }
-    // Of a path that is not there, each step but the last is a folder to be watched for the next.
-    let parent = path.ancestors().skip(1).find(|folder| folder.is_dir());
-    if let Some(parent) = parent
-        && (!path.is_dir() || path.is_symlink())
-    {
-        insert_folder(parent, folders);
+    // Of what is not there yet, the nearest folder, in which the next step will appear.
+    if let Some(folder) = path.ancestors().find(|step| step.is_dir()) {
+        insert_folder(folder, folders);
     }
-    for step in path.ancestors() {
-        let Ok(target) = fs::read_link(step) else { continue };
-        let Some(parent) = step.parent() else { continue };
-        insert_folder(parent, folders);
-        if links_left > 0 {
-            let rest = path.strip_prefix(step).unwrap_or(Path::new(""));
-            collect_folders(&parent.join(target).join(rest), folders, links_left - 1);
+}
+
+/// The folder of the topmost symbolic link in `path`, and the path with that link resolved.
+fn first_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut walked = PathBuf::new();
+    let mut steps = path.components();
+    while let Some(step) = steps.next() {
+        walked.push(step);
+        if let (Ok(target), Some(parent)) = (fs::read_link(&walked), walked.parent()) {
+            return Some((parent.to_owned(), parent.join(target).join(steps.as_path())));
         }
-        // The steps above it are those of the new path as well.
     }
+    None
 }
 
 fn insert_folder(folder: &Path, folders: &mut Folders) {
@@ -303,4 +310,157 @@ fn look_into(path: &Path, digest: &mut Sha256) -> io::Result<()> {
         digest.update(if file.is_dir() { [0; 32] } else { look(&file) });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    async fn reported(watch: &mut FileWatch, change: &str) {
+        let limit = Duration::from_secs(60);
+        assert!(timeout(limit, watch.changed()).await.is_ok(), "not reported: {change}");
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+    }
+
+    fn replace(path: &Path, text: &str) {
+        let temporary = path.with_extension("new");
+        write(&temporary, text);
+        fs::rename(temporary, path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_way_to_change_a_file_is_reported() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("gateway.toml");
+        write(&file, "a = 1");
+        for path in [folder.path(), &file] {
+            let mut watch = FileWatch::start(&[path.to_owned()]).unwrap();
+            let changes: [(&str, &dyn Fn()); 6] = [
+                ("written in place, same size", &|| write(&file, "a = 2")),
+                ("renamed over", &|| replace(&file, "a = 3")),
+                ("renamed over once more", &|| replace(&file, "a = 4")),
+                ("deleted and created", &|| {
+                    fs::remove_file(&file).unwrap();
+                    write(&file, "a = 5");
+                }),
+                ("deleted", &|| fs::remove_file(&file).unwrap()),
+                ("created", &|| write(&file, "a = 1")),
+            ];
+            for (name, change) in changes {
+                change();
+                reported(&mut watch, name).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_swapped_behind_a_link_is_reported() {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for version in ["v1", "v2", "v3"] {
+            fs::create_dir(at(version)).unwrap();
+            write(&at(version).join("gateway.toml"), version);
+        }
+        symlink("v1", at("..data")).unwrap();
+        symlink("..data/gateway.toml", at("gateway.toml")).unwrap();
+        let mut files = FileWatch::start(&[at("gateway.toml")]).unwrap();
+        let mut folders = FileWatch::start(&[folder.path().to_owned()]).unwrap();
+        for version in ["v2", "v3"] {
+            symlink(version, at("..data_tmp")).unwrap();
+            fs::rename(at("..data_tmp"), at("..data")).unwrap();
+            reported(&mut files, version).await;
+            reported(&mut folders, version).await;
+        }
+        write(&at("v3").join("gateway.toml"), "in place, at the end of the links");
+        reported(&mut files, "the target of a link").await;
+    }
+
+    #[tokio::test]
+    async fn what_does_not_exist_yet_is_reported_when_it_appears() {
+        let folder = TempDir::new().unwrap();
+        let deep = folder.path().join("tls").join("live").join("chain.pem");
+        let mut watch = FileWatch::start(std::slice::from_ref(&deep)).unwrap();
+        fs::create_dir_all(deep.parent().unwrap()).unwrap();
+        write(&deep, "one");
+        reported(&mut watch, "appeared").await;
+        write(&deep, "two");
+        reported(&mut watch, "changed after it appeared").await;
+        fs::remove_dir_all(folder.path().join("tls")).unwrap();
+        reported(&mut watch, "gone with its folders").await;
+        fs::create_dir_all(deep.parent().unwrap()).unwrap();
+        write(&deep, "three");
+        reported(&mut watch, "back again").await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_replaced_as_a_whole_is_reported() {
+        let parent = TempDir::new().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        for name in ["conf", "next"] {
+            fs::create_dir(at(name)).unwrap();
+            write(&at(name).join("gateway.toml"), name);
+        }
+        let mut watch = FileWatch::start(&[at("conf")]).unwrap();
+        fs::rename(at("conf"), at("old")).unwrap();
+        fs::rename(at("next"), at("conf")).unwrap();
+        reported(&mut watch, "swapped").await;
+        write(&at("conf").join("more.toml"), "x");
+        reported(&mut watch, "changed after the swap").await;
+    }
+
+    #[tokio::test]
+    async fn an_update_watches_other_files_and_loses_no_change_of_the_old_ones() {
+        let folder = TempDir::new().unwrap();
+        let (kept, added) = (folder.path().join("a.toml"), folder.path().join("b.pem"));
+        write(&kept, "1");
+        let mut watch = FileWatch::start(std::slice::from_ref(&kept)).unwrap();
+        write(&kept, "2");
+        watch.update(&[kept.clone(), added.clone()]).unwrap();
+        reported(&mut watch, "changed before the update").await;
+        write(&added, "1");
+        reported(&mut watch, "added by the update").await;
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_lost_when_the_wait_for_it_is_given_up() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("a.toml");
+        let mut watch = FileWatch::start(std::slice::from_ref(&file)).unwrap();
+        write(&file, "1");
+        // Long enough to take the event, too short to look.
+        while timeout(QUIET / 10, watch.changed()).await.is_ok() {}
+        reported(&mut watch, "given up once").await;
+    }
+
+    #[test]
+    fn what_is_not_configuration_is_not_seen() {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write(&at("gateway.toml"), "a = 1");
+        let before = look(folder.path());
+        for name in [".gateway.toml.swp", "gateway.toml~", "4913", "#gateway.toml#", "gateway.db"] {
+            write(&at(name), "x");
+        }
+        fs::create_dir(at("tls")).unwrap();
+        write(&at("gateway.toml"), "a = 1");
+        assert_eq!(look(folder.path()), before);
+        write(&at("other.toml"), "");
+        assert_ne!(look(folder.path()), before);
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let folder = TempDir::new().unwrap();
+        symlink("b", folder.path().join("a")).unwrap();
+        symlink("a", folder.path().join("b")).unwrap();
+        let mut folders = Folders::new();
+        collect_folders(&folder.path().join("a/b/a/b/x.toml"), &mut folders);
+        assert!(folders.contains_key(folder.path()));
+    }
 }

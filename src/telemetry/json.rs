@@ -45,7 +45,7 @@ impl<'a> Object<'a> {
             self.out.push(b',');
         }
         self.empty = false;
-        string(self.out, MAX_TEXT, |text| text.push(key.as_bytes()));
+        string(self.out, MAX_TEXT, |text| text.push_str(key));
         self.out.push(b':');
     }
 
@@ -57,7 +57,7 @@ impl<'a> Object<'a> {
     /// Several parts as one string.
     pub(super) fn parts(&mut self, key: &str, parts: &[&str]) {
         self.key(key);
-        string(self.out, MAX_TEXT, |text| parts.iter().for_each(|part| text.push(part.as_bytes())));
+        string(self.out, MAX_TEXT, |text| parts.iter().for_each(|part| text.push_str(part)));
     }
 
     pub(super) fn display(&mut self, key: &str, max: usize, value: impl Display) {
@@ -72,7 +72,7 @@ impl<'a> Object<'a> {
             if index > 0 {
                 self.out.push(b',');
             }
-            string(self.out, MAX_TEXT, |text| text.push(value.as_ref().as_bytes()));
+            string(self.out, MAX_TEXT, |text| text.push_str(value.as_ref()));
         }
         self.out.push(b']');
     }
@@ -119,7 +119,7 @@ pub(super) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
 pub(super) fn display(out: &mut Vec<u8>, max: usize, value: impl Display) {
     string(out, max, |text| {
         if write!(text, "{value}").is_err() && !text.cut {
-            text.push("(cannot be displayed)".as_bytes());
+            text.push_str("(cannot be displayed)");
         }
     });
 }
@@ -144,21 +144,22 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn push(&mut self, bytes: &[u8]) {
+        // Nothing is written shorter than it came, so what is behind this is cut in any case.
+        let bytes = bytes.get(..self.left + 4).unwrap_or(bytes);
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return self.push_str(text);
+        }
         for chunk in bytes.utf8_chunks() {
             self.push_str(chunk.valid());
             if !chunk.invalid().is_empty() {
                 self.push_str("\u{fffd}");
-            }
-            if self.cut {
-                return;
             }
         }
     }
 
     fn push_str(&mut self, mut text: &str) {
         while !self.cut {
-            let clean = text.bytes().position(needs_escape).unwrap_or(text.len());
-            let (head, tail) = text.split_at(clean);
+            let (head, tail) = text.split_at(clean_length(text.as_bytes()));
             self.push_clean(head);
             let Some(special) = tail.bytes().next() else { return };
             self.push_escaped(special);
@@ -202,6 +203,15 @@ impl fmt::Write for Text<'_> {
         // A cut text ends the formatting early.
         if self.cut { Err(fmt::Error) } else { Ok(()) }
     }
+}
+
+/// How many bytes from the front need no escape, sixteen at a time: nearly always it is all.
+fn clean_length(bytes: &[u8]) -> usize {
+    let blocks = bytes.chunks(16);
+    let clean = blocks.take_while(|block| !block.iter().fold(false, |a, b| a | needs_escape(*b)));
+    let length = bytes.len().min(clean.count() * 16);
+    let rest = bytes.get(length..).unwrap_or_default();
+    length + rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len())
 }
 
 /// All bytes that are looked for are ASCII, so they stand at character boundaries. Delete is no

@@ -87,27 +87,39 @@ impl ProcessLog {
     }
 
     fn line(&self, level: Level, target: &str, write: impl FnOnce(&mut Object<'_>)) {
+        let time = self.0.clock.unix_time();
         self.0.sink.append(|out| {
-            let mut line = Object::begin(out);
-            line.timestamp("time", self.0.clock.unix_time());
-            line.text("level", name(level).as_bytes());
-            line.text("target", target.as_bytes());
-            write(&mut line);
-            line.end_line();
+            self.tell_dropped(time, out);
+            write_line(out, time, level, target, write);
         });
     }
 
     /// Says how many lines are missing, at the place where they are missing.
-    fn tell_dropped(&self) {
+    fn tell_dropped(&self, time: Duration, out: &mut Vec<u8>) {
         let dropped = self.0.sink.dropped();
         let told = self.0.told.swap(dropped, Ordering::Relaxed);
         if dropped > told {
-            self.line(Level::Warn, module_path!(), |line| {
+            write_line(out, time, Level::Warn, module_path!(), |line| {
                 line.text("message", b"lines of this log were dropped because nobody took them");
                 line.number("lines", dropped - told);
             });
         }
     }
+}
+
+fn write_line(
+    out: &mut Vec<u8>,
+    time: Duration,
+    level: Level,
+    target: &str,
+    write: impl FnOnce(&mut Object<'_>),
+) {
+    let mut line = Object::begin(out);
+    line.timestamp("time", time);
+    line.text("level", name(level).as_bytes());
+    line.text("target", target.as_bytes());
+    write(&mut line);
+    line.end_line();
 }
 
 impl Log for ProcessLog {
@@ -121,7 +133,6 @@ impl Log for ProcessLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        self.tell_dropped();
         self.line(record.level(), record.target(), |line| {
             line.display("message", MAX_MESSAGE, record.args());
             if record.key_values().visit(&mut Fields(line)).is_err() {
@@ -289,6 +300,7 @@ mod tests {
             .lines()
             .filter_map(|line| serde_json::from_str::<Json>(line).unwrap()["lines"].as_u64())
             .sum();
-        assert!(told >= 10, "{told}");
+        assert!(told >= 10);
+        assert_eq!(told, dropped);
     }
 }

@@ -174,3 +174,142 @@ impl Metrics {
 fn register(registry: &Registry, collector: impl prometheus::core::Collector + 'static) {
     registry.register(Box::new(collector)).expect("constant, distinct names");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    fn samples(metrics: &Metrics) -> Vec<String> {
+        metrics.render().lines().filter(|line| !line.starts_with('#')).map(Into::into).collect()
+    }
+
+    fn has(samples: &[String], line: &str) -> bool {
+        samples.iter().any(|sample| sample == line)
+    }
+
+    /// Counts something of everything.
+    fn count(metrics: &Metrics) {
+        let (route, upstream, rule) = (
+            metrics.route("orders"),
+            metrics.upstream("billing"),
+            metrics.rule("plan/basic/burst"),
+        );
+        route.observe(StatusCode::OK, Duration::from_micros(700));
+        route.observe(StatusCode::NOT_FOUND, Duration::from_secs(60));
+        route.rejected("no_credential");
+        upstream.observe(Duration::from_millis(3));
+        upstream.failed("connect");
+        upstream.retried();
+        rule.refused();
+        rule.shadow();
+        rule.shadow();
+        metrics.head_refused("head_timeout");
+        metrics.connection("public");
+        metrics.connection_refused("limit");
+        metrics.tls_failed();
+        metrics.reload_succeeded(17);
+        metrics.reload_failed();
+        metrics.store_failed("find_key");
+        metrics.revocation(Duration::from_millis(20));
+        metrics.set_live(Live {
+            connections: 5,
+            requests_in_flight: 2,
+            limiter_overflow: 3,
+            endpoints: vec![
+                LiveEndpoint {
+                    upstream: "billing".into(),
+                    endpoint: "10.0.0.1:80".into(),
+                    up: true,
+                },
+                LiveEndpoint {
+                    upstream: "billing".into(),
+                    endpoint: "10.0.0.2:80".into(),
+                    up: false,
+                },
+            ],
+        });
+    }
+
+    #[test]
+    fn everything_that_is_counted_is_exposed_under_its_name() {
+        let metrics = Metrics::new();
+        count(&metrics);
+        let samples = samples(&metrics);
+        for line in [
+            r#"gateway_requests_total{route="orders",status_class="2xx"} 1"#,
+            r#"gateway_requests_total{route="orders",status_class="4xx"} 1"#,
+            r#"gateway_requests_total{route="orders",status_class="5xx"} 0"#,
+            r#"gateway_request_duration_seconds_bucket{route="orders",le="0.0005"} 0"#,
+            r#"gateway_request_duration_seconds_bucket{route="orders",le="0.001"} 1"#,
+            r#"gateway_request_duration_seconds_bucket{route="orders",le="10"} 1"#,
+            r#"gateway_request_duration_seconds_bucket{route="orders",le="+Inf"} 2"#,
+            r#"gateway_request_duration_seconds_sum{route="orders"} 60.0007"#,
+            r#"gateway_request_duration_seconds_count{route="orders"} 2"#,
+            r#"gateway_rejections_total{route="orders",code="no_credential"} 1"#,
+            r#"gateway_upstream_duration_seconds_count{upstream="billing"} 1"#,
+            r#"gateway_upstream_failures_total{upstream="billing",kind="connect"} 1"#,
+            r#"gateway_upstream_retries_total{upstream="billing"} 1"#,
+            r#"gateway_upstream_endpoint_up{upstream="billing",endpoint="10.0.0.1:80"} 1"#,
+            r#"gateway_upstream_endpoint_up{upstream="billing",endpoint="10.0.0.2:80"} 0"#,
+            r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="enforce"} 1"#,
+            r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="shadow"} 2"#,
+            r#"gateway_heads_refused_total{code="head_timeout"} 1"#,
+            r#"gateway_connections_total{listener="public"} 1"#,
+            r#"gateway_connections_refused_total{reason="limit"} 1"#,
+            r#"gateway_store_failures_total{operation="find_key"} 1"#,
+            r#"gateway_config_reloads_total{result="success"} 1"#,
+            r#"gateway_config_reloads_total{result="failure"} 1"#,
+            r#"gateway_revocation_delay_seconds_bucket{le="0.025"} 1"#,
+            "gateway_tls_handshakes_failed_total 1",
+            "gateway_connections_open 5",
+            "gateway_requests_in_flight 2",
+            "gateway_limiter_overflow_total 3",
+            "gateway_config_revision 17",
+            "gateway_config_last_reload_successful 0",
+            "gateway_access_log_dropped_total 0",
+        ] {
+            assert!(has(&samples, line), "{line} is not in:\n{}", samples.join("\n"));
+        }
+    }
+
+    #[test]
+    fn a_series_that_a_reload_removed_is_exposed_once_more_and_the_others_keep_counting() {
+        let metrics = Metrics::new();
+        let (stays, goes) = (metrics.route("stays"), metrics.route("goes"));
+        for route in [&stays, &goes] {
+            route.observe(StatusCode::OK, Duration::ZERO);
+        }
+        drop(goes);
+        let again = metrics.route("stays");
+        drop(stays);
+        let last = r#"gateway_requests_total{route="goes",status_class="2xx"} 1"#;
+        assert!(has(&samples(&metrics), last));
+        again.observe(StatusCode::OK, Duration::ZERO);
+        let samples = samples(&metrics);
+        assert!(has(&samples, r#"gateway_requests_total{route="stays",status_class="2xx"} 2"#));
+        assert!(!samples.iter().any(|sample| sample.contains("goes")));
+    }
+
+    #[test]
+    fn a_route_without_a_request_takes_no_line() {
+        let metrics = Metrics::new();
+        let _routes: Vec<_> = (0..100).map(|n| metrics.route(&format!("route{n}"))).collect();
+        assert!(!metrics.render().contains("route1"));
+    }
+
+    #[test]
+    fn two_gateways_in_one_process_do_not_count_for_each_other() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.tls_failed();
+        assert!(has(&samples(&other), "gateway_tls_handshakes_failed_total 0"));
+    }
+
+    #[test]
+    fn a_label_is_escaped() {
+        let metrics = Metrics::new();
+        metrics.connection("a\"b\nc\\d");
+        let line = r#"gateway_connections_total{listener="a\"b\nc\\d"} 1"#;
+        assert!(has(&samples(&metrics), line), "{}", metrics.render());
+    }
+}
