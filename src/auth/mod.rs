@@ -33,6 +33,10 @@ pub use identity::{
 pub use tokens::TokenCache;
 
 #[cfg(test)]
+mod authenticator_tests;
+#[cfg(test)]
+mod directory_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod token_attacks;

@@ -1,0 +1,348 @@
+//! What the directory promises, against a store that answers on command.
+
+use super::api_key::KeyId;
+use super::changes::{Change, ChangeFeed, ChangeKind, Changes, FeedEvent, follow};
+use super::denied::Outage;
+use super::directory::{Directory, LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
+use super::fake::{FakeSource, Mood};
+use crate::telemetry::Clock;
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+fn setup() -> (Arc<FakeSource>, Directory, Clock) {
+    let (source, clock) = (Arc::new(FakeSource::default()), Clock::manual());
+    let directory = Directory::new(Arc::<FakeSource>::clone(&source), clock.clone());
+    (source, directory, clock)
+}
+
+fn invented(number: u32) -> KeyId {
+    format!("{number:016}").parse().unwrap()
+}
+
+fn change(revision: u64, kind: ChangeKind, id: &str) -> Change {
+    Change { revision, kind, id: id.into(), committed_at: Duration::ZERO }
+}
+
+/// The feed says that nothing happened.
+fn confirm(directory: &Directory, revision: u64, clock: &Clock) {
+    directory.apply(revision, &[], clock.now());
+}
+
+async fn key_state(directory: &Directory, id: KeyId) -> Lookup<String> {
+    match directory.find_key(id).await {
+        Lookup::Known(entry) => Lookup::Known(entry.value.caller.consumer.username.to_string()),
+        Lookup::Unknown => Lookup::Unknown,
+        Lookup::Unavailable(outage) => Lookup::Unavailable(outage),
+    }
+}
+
+fn known(username: &str) -> Lookup<String> {
+    Lookup::Known(username.to_owned())
+}
+
+#[tokio::test]
+async fn many_requests_for_one_key_cost_one_look_up() {
+    let (source, directory, _) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let gate = Arc::new(Semaphore::new(0));
+    source.set_mood(Mood::Waits(Arc::clone(&gate)));
+
+    let requests = join_all((0..100).map(|_| key_state(&directory, id)));
+    let (found, ()) = tokio::join!(requests, async { gate.add_permits(1) });
+
+    assert!(found.iter().all(|found| *found == known("alice")));
+    assert_eq!(source.asked(), 1);
+}
+
+#[tokio::test]
+async fn workers_on_other_threads_share_the_look_up() {
+    let (source, directory, _) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let gate = Arc::new(Semaphore::new(0));
+    source.set_mood(Mood::Waits(Arc::clone(&gate)));
+    let directory = &directory;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(move || {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    runtime.block_on(key_state(directory, id))
+                })
+            })
+            .collect();
+        gate.add_permits(1);
+        for worker in workers {
+            assert_eq!(worker.join().unwrap(), known("alice"));
+        }
+    });
+    assert_eq!(source.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_that_hangs_up_hands_over() {
+    let (source, directory, _) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let gate = Arc::new(Semaphore::new(0));
+    source.set_mood(Mood::Waits(Arc::clone(&gate)));
+
+    let mut leader = Box::pin(key_state(&directory, id));
+    assert!(futures_util::poll!(&mut leader).is_pending());
+    let mut follower = Box::pin(key_state(&directory, id));
+    assert!(futures_util::poll!(&mut follower).is_pending());
+    drop(leader);
+    gate.add_permits(1);
+
+    assert_eq!(follower.await, known("alice"));
+    assert_eq!(source.asked(), 2);
+}
+
+#[tokio::test]
+async fn an_outage_is_never_remembered_as_unknown() {
+    let (source, directory, _) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    source.set_mood(Mood::Fails);
+    for _ in 0..3 {
+        assert_eq!(key_state(&directory, id).await, Lookup::Unavailable(Outage::Failed));
+        let consumer = directory.find_consumer(&"alice".into()).await;
+        assert!(matches!(consumer, Lookup::Unavailable(Outage::Failed)));
+    }
+    source.set_mood(Mood::Answers);
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+    assert!(matches!(directory.find_consumer(&"alice".into()).await, Lookup::Known(_)));
+}
+
+#[tokio::test]
+async fn a_silent_store_is_unavailable_after_the_deadline() {
+    let (source, directory, _) = setup();
+    source.set_mood(Mood::Hangs);
+    let clock = Clock::system();
+    let begin = clock.now();
+    assert_eq!(key_state(&directory, invented(1)).await, Lookup::Unavailable(Outage::Timeout));
+    let took = clock.now().since(begin);
+    assert!(took >= LOOKUP_DEADLINE && took < 10 * LOOKUP_DEADLINE, "{took:?}");
+}
+
+#[tokio::test]
+async fn known_keys_outlive_an_outage_of_ten_minutes_and_not_more() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+    confirm(&directory, 0, &clock);
+
+    source.set_mood(Mood::Fails);
+    for _ in 0..10 {
+        clock.advance(STALE_FOR / 10);
+        assert_eq!(key_state(&directory, id).await, known("alice"));
+    }
+    assert!(directory.served_stale() > 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(key_state(&directory, id).await, Lookup::Unavailable(Outage::Failed));
+
+    source.set_mood(Mood::Answers);
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+}
+
+#[tokio::test]
+async fn a_revocation_that_was_seen_holds_through_an_outage() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+    source.set_mood(Mood::Fails);
+    directory.apply(1, &[change(1, ChangeKind::Key, id.as_str())], clock.now());
+    assert_eq!(key_state(&directory, id).await, Lookup::Unavailable(Outage::Failed));
+}
+
+#[tokio::test]
+async fn a_flood_of_invented_keys_cannot_push_out_good_ones() {
+    let (source, directory, _) = setup();
+    let good: Vec<_> = (0..200).map(|n| source.add_key(&format!("c{n}"), |_| {}).1).collect();
+    for id in &good {
+        assert!(matches!(directory.find_key(*id).await, Lookup::Known(_)));
+    }
+    for number in 0..50_000 {
+        assert_eq!(key_state(&directory, invented(number)).await, Lookup::Unknown);
+    }
+    for id in &good {
+        assert!(matches!(directory.glance_key(*id), Some(Lookup::Known(_))), "{id} is gone");
+    }
+    let shown = format!("{directory:?}");
+    let unknown: usize = shown.split([',', ')']).nth(1).unwrap().trim().parse().unwrap();
+    assert!(unknown <= 10_000, "{shown}");
+}
+
+#[tokio::test]
+async fn a_new_key_works_at_once_though_it_was_asked_for_before() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let record = source.keys.lock().remove(&id).unwrap();
+    assert_eq!(key_state(&directory, id).await, Lookup::Unknown);
+    assert_eq!(key_state(&directory, id).await, Lookup::Unknown);
+    assert_eq!(source.asked(), 1, "it is remembered");
+
+    source.keys.lock().insert(id, record.clone());
+    source.set_revision(1);
+    directory.apply(1, &[change(1, ChangeKind::Key, id.as_str())], clock.now());
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+
+    // And within two seconds if the change is never heard of.
+    source.keys.lock().remove(&id);
+    directory.reset(1, clock.now());
+    assert_eq!(key_state(&directory, id).await, Lookup::Unknown);
+    source.keys.lock().insert(id, record);
+    clock.advance(UNKNOWN_FOR);
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+}
+
+#[tokio::test]
+async fn a_change_of_a_consumer_voids_its_keys_and_no_others() {
+    let (source, directory, clock) = setup();
+    let (_, alices) = source.add_key("alice", |_| {});
+    let (_, bobs) = source.add_key("bob", |_| {});
+    for id in [alices, bobs] {
+        key_state(&directory, id).await;
+    }
+    for name in ["alice", "bob", "carol"] {
+        directory.find_consumer(&name.into()).await;
+    }
+    directory.apply(1, &[change(1, ChangeKind::Consumer, "id-of-alice")], clock.now());
+    assert!(directory.glance_key(alices).is_none());
+    assert!(directory.glance_consumer("alice").is_none());
+    assert!(directory.glance_consumer("carol").is_none(), "carol may be who was added");
+    assert!(matches!(directory.glance_key(bobs), Some(Lookup::Known(_))));
+    assert!(matches!(directory.glance_consumer("bob"), Some(Lookup::Known(_))));
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_known_change_is_not_believed() {
+    let (source, directory, clock) = setup();
+    let (_, alices) = source.add_key("alice", |_| {});
+    let (_, bobs) = source.add_key("bob", |_| {});
+    source.set_revision(5);
+    directory.reset(4, clock.now());
+    directory.apply(
+        7,
+        &[
+            change(6, ChangeKind::Key, alices.as_str()),
+            change(7, ChangeKind::Consumer, "id-of-carol"),
+        ],
+        clock.now(),
+    );
+    assert_eq!(key_state(&directory, alices).await, Lookup::Unavailable(Outage::Behind));
+    assert_eq!(key_state(&directory, bobs).await, known("bob"), "no change names it");
+    let unknown = directory.find_consumer(&"dave".into()).await;
+    assert!(matches!(unknown, Lookup::Unavailable(Outage::Behind)), "he may have been added");
+    source.set_revision(7);
+    assert_eq!(key_state(&directory, alices).await, known("alice"));
+}
+
+#[tokio::test]
+async fn a_change_that_overtakes_a_look_up_is_not_lost() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let gate = Arc::new(Semaphore::new(0));
+    source.set_mood(Mood::Waits(Arc::clone(&gate)));
+    let mut request = Box::pin(key_state(&directory, id));
+    assert!(futures_util::poll!(&mut request).is_pending());
+
+    // The store has read the row at revision 0 when the change arrives.
+    directory.apply(1, &[change(1, ChangeKind::Key, id.as_str())], clock.now());
+    gate.add_permits(3);
+    assert_eq!(request.await, Lookup::Unavailable(Outage::Behind));
+    assert!(directory.glance_key(id).is_none());
+}
+
+#[tokio::test]
+async fn rows_are_asked_for_again_sooner_while_the_feed_is_silent() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    key_state(&directory, id).await;
+    for (step, watched, asked) in
+        [(900, false, 1), (200, false, 2), (20_000, true, 2), (11_000, true, 3)]
+    {
+        clock.advance(Duration::from_millis(step));
+        if watched {
+            confirm(&directory, 0, &clock);
+        }
+        assert_eq!(key_state(&directory, id).await, known("alice"));
+        assert_eq!(source.asked(), asked, "after {step} ms more");
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_row_keeps_its_caller() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let name = "alice".into();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let Lookup::Known(key) = directory.find_key(id).await else { panic!("known") };
+        let Lookup::Known(owner) = directory.find_consumer(&name).await else { panic!("known") };
+        seen.push((Arc::clone(&key.value.caller), Arc::clone(&owner.value)));
+        clock.advance(Duration::from_secs(40));
+    }
+    assert!(Arc::ptr_eq(&seen[0].0, &seen[1].0) && Arc::ptr_eq(&seen[0].1, &seen[1].1));
+    assert_eq!(source.asked(), 4);
+}
+
+#[tokio::test]
+async fn too_many_look_ups_at_once_are_refused() {
+    let (source, directory, _) = setup();
+    source.set_mood(Mood::Hangs);
+    let found = join_all((0..600).map(|n| key_state(&directory, invented(n)))).await;
+    let count = |wanted| found.iter().filter(|found| **found == wanted).count();
+    assert_eq!(count(Lookup::Unavailable(Outage::Busy)), 88);
+    assert_eq!(count(Lookup::Unavailable(Outage::Timeout)), 512);
+}
+
+/// Tells what it was given, then nothing new for ever.
+struct Script(Mutex<VecDeque<Result<Changes, Outage>>>);
+
+#[async_trait]
+impl ChangeFeed for Script {
+    async fn changes_since(&self, revision: Option<u64>) -> Result<Changes, Outage> {
+        let quiet =
+            Changes::Since { revision: revision.unwrap_or(0), changes: vec![], more: false };
+        self.0.lock().pop_front().unwrap_or(Ok(quiet))
+    }
+}
+
+#[tokio::test]
+async fn following_tells_of_changes_gaps_and_outages() {
+    let (_, directory, clock) = setup();
+    let now = clock.unix_time();
+    let changed = Change {
+        committed_at: now.saturating_sub(Duration::from_millis(70)),
+        ..change(3, ChangeKind::Key, "0000000000000001")
+    };
+    let script = Script(Mutex::new(VecDeque::from([
+        Ok(Changes::Reset { revision: 2 }),
+        Ok(Changes::Since { revision: 3, changes: vec![changed], more: true }),
+        Err(Outage::Failed),
+        Err(Outage::Failed),
+        Ok(Changes::Reset { revision: 9 }),
+    ])));
+    let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let following = follow(&script, &directory, &clock, |event| sender.send(event).unwrap());
+    let expected = [
+        FeedEvent::Applied { kind: ChangeKind::Key, delay: Duration::from_millis(70) },
+        FeedEvent::Down(Outage::Failed),
+        FeedEvent::Gap,
+        FeedEvent::Up,
+    ];
+    let heard = async {
+        for event in expected {
+            assert_eq!(events.recv().await, Some(event));
+        }
+    };
+    tokio::select! {
+        () = following => unreachable!("it never ends"),
+        () = heard => {}
+    }
+    assert_eq!(directory.confirmed_at(), Some(clock.now()));
+}
