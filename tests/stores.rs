@@ -1,6 +1,12 @@
 //! The contract suite: what every store of consumers and keys promises, whatever it is made of.
 //!
 //! A store joins by a [`Place`] and one line at the end.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the promises are test code, though generic and so not tests by themselves"
+)]
 
 use datahub_gateway::auth::api_key::{KeyForm, KeyId, PlainKey};
 use datahub_gateway::auth::changes::{Change, ChangeFeed, ChangeKind, Changes};

@@ -5,3 +5,6 @@ pub mod keys;
 mod ledger;
 
 pub use ledger::Ledger;
+
+#[cfg(test)]
+mod identity_tests;
