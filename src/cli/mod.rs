@@ -124,3 +124,6 @@ fn administrate(
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(&mut office))
 }
+
+#[cfg(test)]
+mod identity_tests;

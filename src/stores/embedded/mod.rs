@@ -106,3 +106,6 @@ fn answer<T>(read: Read<(Option<T>, u64)>) -> Answer<T> {
         Err(outage) => Answer::Unavailable(outage),
     }
 }
+
+#[cfg(test)]
+mod tests;
