@@ -114,3 +114,72 @@ impl Held<'_> {
         self.overflow.get_or_insert_with(|| counters.overflow.0.lock())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::{Period, Rate};
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn meter(burst: u32) -> Meter {
+        let rate = Rate { permits: NonZeroU32::MIN, per: Period::Day };
+        Meter::new(rate, NonZeroU32::new(burst).unwrap())
+    }
+
+    /// Both halves spread, as hashes are.
+    fn key(n: u64) -> u128 {
+        let half = |n: u64| u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        half(n) << 64 | half(n * 7)
+    }
+
+    #[test]
+    fn requests_that_hold_the_same_shards_in_any_order_never_wait_for_each_other() {
+        let counters = Counters::new(100_000);
+        let now = Moment::from_nanos(1 << 50);
+        let spin = |stride: u64| {
+            for n in 0..5_000_u64 {
+                // Every thread meets the same twelve keys, each in another order.
+                let keys = (0..12).map(|i| key((i * stride + n) % 12));
+                let mut held = counters.hold(keys.clone());
+                for key in keys {
+                    held.counter(key, meter(u32::MAX), now).unwrap().take(now).unwrap();
+                }
+                held.overflow(key(0), meter(u32::MAX), now).unwrap().take(now).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for stride in [1, 5, 7, 11] {
+                scope.spawn(move || spin(stride));
+            }
+        });
+        let mut held = counters.hold((0..12).map(key));
+        let left = |counter: &mut Counter| counter.take(now).unwrap().remaining();
+        let taken = u32::MAX - 1 - 4 * 5_000;
+        for n in 0..12 {
+            assert_eq!(held.counter(key(n), meter(u32::MAX), now).map(left), Some(taken), "{n}");
+        }
+        assert_eq!(held.overflow(key(0), meter(u32::MAX), now).map(left), Some(taken));
+        drop(held);
+        assert_eq!(counters.overflowed(), 4 * 5_000 + 1);
+    }
+
+    #[test]
+    fn no_more_counters_are_kept_than_configured() {
+        for most in [0, 1, 100, 5_000, 20_000] {
+            let counters = Counters::new(most);
+            let now = Moment::from_nanos(1 << 50);
+            let kept = (0..40_000_u64)
+                .filter(|n| {
+                    let mut held = counters.hold(std::iter::once(key(*n)));
+                    let counter = held.counter(key(*n), meter(1), now);
+                    counter.is_some_and(|counter| counter.take(now).is_ok())
+                })
+                .count();
+            // Each shard has its part of the whole, rounded up.
+            assert!(
+                kept >= most * 9 / 10 && kept <= most + counters.shards.len(),
+                "{most}: {kept}"
+            );
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! The arithmetic of a rate: the generic cell rate algorithm of ITU-T I.371 (annex A, the "virtual
+//! The arithmetic of a rate: the generic cell rate algorithm of ITU-T I.371 (its "virtual
 //! scheduling algorithm"), in whole numbers only.
 //!
 //! A counter remembers one instant, the theoretical arrival time: when everything taken so far is
@@ -158,5 +158,277 @@ fn divide(dividend: u128, divisor: u128) -> u128 {
     match (u64::try_from(dividend), u64::try_from(divisor)) {
         (Ok(dividend), Ok(divisor)) => u128::from(dividend / divisor),
         _ => dividend / divisor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const PERIODS: [Period; 4] = [Period::Second, Period::Minute, Period::Hour, Period::Day];
+    /// Far enough from zero that an idle counter is in the past.
+    const START: u64 = 1 << 50;
+
+    fn meter(permits: u32, per: Period, burst: u32) -> Meter {
+        let count = |n| NonZeroU32::new(n).unwrap();
+        Meter::new(Rate { permits: count(permits), per }, count(burst))
+    }
+
+    fn any_meter(permits: u32, burst: u32) -> impl Strategy<Value = Meter> {
+        (1..=permits, 0..PERIODS.len(), 1..=burst)
+            .prop_map(|(permits, per, burst)| meter(permits, PERIODS[per], burst))
+    }
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(START + nanos)
+    }
+
+    #[test]
+    fn a_burst_is_let_through_at_once_and_then_one_for_each_interval() {
+        /// Permits, period, burst, and (arrival, how long it must wait) in nanoseconds.
+        type Row<'a> = (u32, Period, u32, &'a [(u64, Option<u64>)]);
+        let half = SECOND / 2;
+        let table: [Row<'_>; 5] = [
+            (
+                1,
+                Period::Second,
+                1,
+                &[(0, None), (0, Some(SECOND)), (SECOND - 1, Some(1)), (SECOND, None)],
+            ),
+            (
+                2,
+                Period::Minute,
+                2,
+                &[
+                    (0, None),
+                    (0, None),
+                    (0, Some(30 * SECOND)),
+                    (30 * SECOND, None),
+                    (31 * SECOND, Some(29 * SECOND)),
+                ],
+            ),
+            // A third of a second is no whole number of nanoseconds, yet three of them are a second.
+            (
+                3,
+                Period::Second,
+                2,
+                &[
+                    (0, None),
+                    (0, None),
+                    (0, Some(333_333_334)),
+                    (333_333_333, Some(1)),
+                    (333_333_334, None),
+                    (666_666_666, Some(1)),
+                    (666_666_667, None),
+                    (SECOND - 1, Some(1)),
+                    (SECOND, None),
+                ],
+            ),
+            // More permits than nanoseconds.
+            (u32::MAX, Period::Second, 1, &[(0, None), (0, Some(1)), (1, None)]),
+            // Time that was not used is worth one burst, whatever its length.
+            (
+                2,
+                Period::Second,
+                2,
+                &[
+                    (0, None),
+                    (900 * SECOND, None),
+                    (900 * SECOND, None),
+                    (900 * SECOND, Some(half)),
+                ],
+            ),
+        ];
+        for (permits, per, burst, arrivals) in table {
+            let mut counter = Counter::idle(meter(permits, per, burst));
+            for (n, (arrival, wait)) in arrivals.iter().enumerate() {
+                let waited = counter.take(at(*arrival)).err();
+                let expected = wait.map(Duration::from_nanos);
+                assert_eq!(waited, expected, "{permits}/{per:?} burst {burst}: arrival {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_rate_is_exact_over_a_long_time() {
+        const BURST: u64 = 10;
+        for permits in [3_u32, 7, 999_999_937, u32::MAX] {
+            let mut counter = Counter::idle(meter(permits, Period::Second, BURST as u32));
+            let mut now = at(0);
+            for n in 0..1_000_000_u64 {
+                if let Err(wait) = counter.take(now) {
+                    now = now + wait;
+                    counter.take(now).unwrap();
+                }
+                let due = u128::from(n.saturating_sub(BURST - 1)) * u128::from(SECOND);
+                let due = due.div_ceil(u128::from(permits));
+                assert_eq!(u128::from(now.as_nanos() - START), due, "{permits}/s, permit {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_are_still_exact() {
+        let end = Moment::from_nanos(u64::MAX);
+        for per in PERIODS {
+            let largest = meter(u32::MAX, per, u32::MAX);
+            let slowest = meter(1, per, u32::MAX);
+            for meter in [largest, slowest] {
+                let mut counter = Counter::idle(meter);
+                assert_eq!(counter.take(end).unwrap().remaining(), u32::MAX - 1);
+                counter.tat = meter.ticks(end) + meter.full();
+                assert_eq!(counter.take(end), Err(meter.span(meter.cost())));
+                // A clock that went back by centuries makes it strict, not wrong.
+                assert!(counter.take(Moment::default()).is_err());
+                for other in [largest, slowest] {
+                    let mut counter = counter;
+                    counter.adopt(other, end);
+                    assert!(counter.take(end).is_err());
+                    counter.adopt(meter, Moment::default());
+                    assert!(counter.take(Moment::default()).is_err());
+                }
+            }
+        }
+        assert_eq!(
+            meter(1, Period::Day, u32::MAX).window().as_secs(),
+            u64::from(u32::MAX) * 86_400
+        );
+    }
+
+    #[test]
+    fn a_changed_rule_keeps_what_is_in_use() {
+        use Period::{Hour, Minute, Second};
+        let table = [
+            // Old rule, taken, new rule, left at once.
+            (meter(10, Minute, 10), 4, meter(10, Minute, 20), 16),
+            (meter(10, Minute, 10), 4, meter(20, Minute, 10), 6),
+            (meter(10, Minute, 10), 4, meter(1000, Second, 10), 6),
+            (meter(1000, Second, 1000), 1000, meter(1000, Hour, 1500), 500),
+            (meter(7, Minute, 7), 7, meter(3, Hour, 8), 1),
+            // A smaller burst is at most used up.
+            (meter(100, Minute, 100), 90, meter(100, Minute, 10), 0),
+            (meter(100, Minute, 100), 0, meter(100, Minute, 10), 10),
+        ];
+        for (old, taken, new, left) in table {
+            let mut counter = Counter::idle(old);
+            (0..taken).for_each(|_| assert!(counter.take(at(0)).is_ok()));
+            counter.adopt(new, at(0));
+            let mut admitted = 0;
+            let wait = loop {
+                match counter.take(at(0)) {
+                    Ok(_) => admitted += 1,
+                    Err(wait) => break wait,
+                }
+            };
+            assert_eq!(admitted, left, "{old:?}, {taken} taken, then {new:?}");
+            assert!(wait <= new.span(new.cost()), "{old:?} then {new:?}: {wait:?}");
+        }
+    }
+
+    /// Arrivals whose gaps are around a permit's interval, with rests between.
+    fn arrivals(meter: Meter) -> impl Strategy<Value = Vec<u64>> {
+        let interval = u64::try_from(meter.span(meter.cost()).as_nanos()).unwrap();
+        let gap = prop_oneof![
+            4 => Just(0),
+            4 => 0..=interval,
+            4 => 0..=interval / 4 + 1,
+            1 => 0..=interval.saturating_mul(u64::from(meter.burst.get()) + 2),
+        ];
+        prop::collection::vec(gap, 1..200).prop_map(|gaps| {
+            let mut now = 0_u64;
+            gaps.into_iter()
+                .map(|gap| {
+                    now += gap;
+                    now
+                })
+                .collect()
+        })
+    }
+
+    fn traffic() -> impl Strategy<Value = (Meter, Vec<u64>)> {
+        prop_oneof![any_meter(50, 10), any_meter(u32::MAX, 10)]
+            .prop_flat_map(|meter| arrivals(meter).prop_map(move |arrivals| (meter, arrivals)))
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_admits_more_than_burst_and_rate_allow((meter, arrivals) in traffic()) {
+            let mut counter = Counter::idle(meter);
+            let admitted: Vec<_> =
+                arrivals.into_iter().filter(|now| counter.take(at(*now)).is_ok()).collect();
+            for (i, first) in admitted.iter().enumerate() {
+                for (j, last) in admitted.iter().enumerate().skip(i) {
+                    // n ≤ burst + (last - first) × permits ÷ period
+                    let beyond = (j - i + 1).saturating_sub(meter.burst.get() as usize) as u128;
+                    let window = u128::from(last - first);
+                    prop_assert!(beyond * meter.cost() <= window * meter.permit_count());
+                }
+            }
+        }
+
+        #[test]
+        fn who_keeps_asking_gets_what_burst_and_rate_allow((meter, arrivals) in traffic()) {
+            let mut counter = Counter::idle(meter);
+            let (mut since, mut admitted) = (0, 0_u128);
+            for now in arrivals {
+                if counter.is_idle(at(now)) {
+                    (since, admitted) = (now, 0);
+                }
+                if counter.take(at(now)).is_ok() {
+                    admitted += 1;
+                } else {
+                    // admitted > burst - 1 + (now - since) × permits ÷ period
+                    let regained = u128::from(now - since) * meter.permit_count();
+                    prop_assert!(admitted * meter.cost() > meter.room() + regained);
+                }
+            }
+        }
+
+        #[test]
+        fn a_wait_is_exact_to_the_nanosecond((meter, arrivals) in traffic()) {
+            let mut counter = Counter::idle(meter);
+            for now in arrivals {
+                if let Err(wait) = counter.take(at(now)) {
+                    let then = at(now) + wait;
+                    prop_assert!(wait >= Duration::from_nanos(1));
+                    let early = counter.clone().take(then - Duration::from_nanos(1));
+                    prop_assert_eq!(early, Err(Duration::from_nanos(1)));
+                    prop_assert!(counter.clone().take(then).is_ok());
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_told_to_remain_does_and_no_more((meter, arrivals) in traffic()) {
+            let mut counter = Counter::idle(meter);
+            for now in arrivals {
+                let Ok(standing) = counter.take(at(now)) else { continue };
+                let takes = |now: Moment| {
+                    let mut counter = counter;
+                    std::iter::from_fn(|| counter.take(now).ok()).count()
+                };
+                let (remaining, next) = (standing.remaining() as usize, at(now) + standing.next());
+                prop_assert_eq!(takes(at(now)), remaining);
+                prop_assert_eq!(takes(next - Duration::from_nanos(1)), remaining);
+                prop_assert!(takes(next) > remaining);
+            }
+        }
+
+        #[test]
+        fn a_change_never_gives_more_than_a_newcomer_has(
+            old in any_meter(100, 20),
+            new in any_meter(100, 20),
+            taken in 0_u32..20,
+            rest in 0..SECOND,
+        ) {
+            let mut counter = Counter::idle(old);
+            let _refused = (0..taken).filter(|_| counter.take(at(0)).is_err()).count();
+            counter.adopt(new, at(rest));
+            prop_assert!(counter.debt(at(rest)) <= new.full());
+            let again = { let mut twice = counter; twice.adopt(new, at(rest)); twice };
+            prop_assert_eq!(counter, again);
+        }
     }
 }

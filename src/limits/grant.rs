@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 /// One request was taken from each counter that applies.
 #[derive(Clone, Debug, Default)]
-#[must_use = "it carries the fields that the client is to see"]
 pub struct Grant {
     pub(super) policy: Option<HeaderValue>,
     pub(super) nearest: Option<Nearest>,

@@ -10,8 +10,8 @@
 use super::gcra::{Counter, Meter};
 use crate::telemetry::Moment;
 
-/// Slots looked at for each new counter: two are enough to keep up, the rest catches up.
-const STEP: usize = 4;
+/// Slots looked at for each new counter: a whole round ends before the table could fill up again.
+const STEP: usize = 8;
 /// Slots looked at before a full table turns a new counter away.
 const SEARCH: usize = 64;
 const SMALLEST: usize = 16;
@@ -173,4 +173,116 @@ const fn most_in(slots: usize) -> usize {
 /// The fewest slots that take this many entries.
 const fn slots_for(most: usize) -> usize {
     most.saturating_add(most.div_ceil(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::{Period, Rate};
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    const TICK: Duration = Duration::from_secs(1);
+
+    /// One permit each second, `burst` at once: a counter is idle `TICK` after its last permit.
+    fn meter(burst: u32) -> Meter {
+        let rate = Rate { permits: NonZeroU32::MIN, per: Period::Second };
+        Meter::new(rate, NonZeroU32::new(burst).unwrap())
+    }
+
+    fn moment(ticks: u32) -> Moment {
+        Moment::from_nanos(1 << 50) + TICK * ticks
+    }
+
+    /// Keys whose low halves are close together, so that runs of entries touch.
+    fn key(n: u8) -> u128 {
+        u128::from(n % 32) << 57 | u128::from(n) << 64
+    }
+
+    #[test]
+    fn an_entry_is_48_bytes() {
+        assert_eq!(size_of::<Option<Entry>>(), 48);
+    }
+
+    #[test]
+    fn memory_follows_the_counters_in_use() {
+        let mut table = Table::new(1_000_000);
+        assert_eq!(table.slots.capacity(), 0);
+        for n in 0..1_000_000_u64 {
+            // A hundred new subjects each second, none of them ever seen again.
+            let now = moment(u32::try_from(n / 100).unwrap());
+            let key = u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            table.counter(key, meter(1), now).unwrap().take(now).unwrap();
+            assert!(table.slots.len() <= 1024, "{} slots after {n}", table.slots.len());
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_flood() {
+        let mut table = Table::new(1_000_000);
+        let mut fill = |n: u64, now| {
+            let key = u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            table.counter(key, meter(1), now).unwrap().take(now).unwrap();
+            table.slots.len()
+        };
+        let flooded = (0..10_000).map(|n| fill(n, moment(0))).last().unwrap();
+        let after = (10_000..20_000).map(|n| fill(n, moment(2 + n as u32))).last().unwrap();
+        assert!(flooded >= 10_000, "{flooded}");
+        assert!(after <= 64, "{after}");
+    }
+
+    #[test]
+    fn a_full_table_takes_a_new_counter_only_when_one_is_idle() {
+        let mut table = Table::new(3);
+        for n in 0..3 {
+            table.counter(key(n), meter(1), moment(0)).unwrap().take(moment(0)).unwrap();
+        }
+        assert!(table.counter(key(3), meter(1), moment(0)).is_none());
+        assert!(table.counter(key(0), meter(1), moment(0)).unwrap().take(moment(0)).is_err());
+        assert!(table.counter(key(3), meter(1), moment(1)).is_some());
+        assert!(Table::new(0).counter(key(0), meter(1), moment(0)).is_none());
+    }
+
+    #[test]
+    fn any_number_of_entries_leaves_empty_slots() {
+        for most in (0..100).chain([1000, 3907, 1_000_000, usize::MAX - 1, usize::MAX]) {
+            let slots = slots_for(most);
+            assert!(slots == usize::MAX || most_in(slots) >= most, "{most}");
+            assert!(most == 0 || most_in(slots) < slots, "{most}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_map(
+            most in 1_usize..40,
+            steps in prop::collection::vec((any::<u8>(), 0_u32..3), 1..400),
+        ) {
+            let mut table = Table::new(most);
+            let mut map: HashMap<u8, Counter> = HashMap::new();
+            let mut ticks = 0;
+            for (n, later) in steps {
+                ticks += u32::from(later == 2);
+                let (n, now) = (n % 64, moment(ticks));
+                map.retain(|_, counter| !counter.is_idle(now));
+                let known = map.get(&n).copied();
+                match table.counter(key(n), meter(3), now) {
+                    None => prop_assert!(known.is_none() && map.len() >= most),
+                    Some(counter) => {
+                        let mut expected = known.unwrap_or(Counter::idle(meter(3)));
+                        prop_assert_eq!(counter.take(now), expected.take(now));
+                        map.insert(n, expected);
+                    }
+                }
+                prop_assert!(table.len <= most);
+                prop_assert_eq!(table.len, table.slots.iter().flatten().count());
+                for (n, counter) in &map {
+                    let at = table.find(key(*n));
+                    prop_assert_eq!(at.and_then(|at| table.entry(at)).map(|e| e.counter), Some(*counter));
+                }
+            }
+        }
+    }
 }

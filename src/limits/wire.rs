@@ -55,3 +55,76 @@ pub(super) fn rate_limit(quoted: &str, remaining: u32, next: Duration) -> Option
 fn whole_seconds(span: Duration) -> u64 {
     span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sfv::{List, ListEntry, Parser};
+
+    /// Each item's string and its parameters, as a client reads them.
+    fn parse(value: &HeaderValue) -> Vec<(String, Vec<(String, i64)>)> {
+        let list = Parser::new(value).parse::<List>().unwrap();
+        let item = |entry| match entry {
+            ListEntry::Item(item) => item,
+            ListEntry::InnerList(list) => panic!("{list:?} is no item"),
+        };
+        let read = |item: sfv::Item| {
+            let name = item.bare_item.as_string().unwrap().as_str().to_owned();
+            let number = |(key, value): (&sfv::Key, &sfv::BareItem)| {
+                (key.as_str().to_owned(), i64::from(value.as_integer().unwrap()))
+            };
+            (name, item.params.iter().map(number).collect())
+        };
+        list.into_iter().map(item).map(read).collect()
+    }
+
+    fn params(pairs: &[(&str, i64)]) -> Vec<(String, i64)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
+    }
+
+    #[test]
+    fn a_client_reads_back_what_was_meant() {
+        let (burst, daily) = (quote("burst"), quote("daily"));
+        let policies = policies(
+            [
+                policy(&burst, 20, Duration::from_millis(300)),
+                policy(&daily, u32::MAX, Duration::from_secs(86_400 * u64::from(u32::MAX))),
+            ]
+            .iter()
+            .map(String::as_bytes),
+        );
+        let expected = [
+            ("burst".to_owned(), params(&[("q", 20), ("w", 1)])),
+            ("daily".to_owned(), params(&[("q", 4_294_967_295), ("w", 371_085_174_288_000)])),
+        ];
+        assert_eq!(parse(&policies.unwrap()), expected);
+
+        let limit = rate_limit(&daily, 812, Duration::new(30_119, 1)).unwrap();
+        assert_eq!(limit, "\"daily\";r=812;t=30120");
+        assert_eq!(parse(&limit), [("daily".to_owned(), params(&[("r", 812), ("t", 30_120)]))]);
+    }
+
+    #[test]
+    fn any_name_makes_a_valid_string() {
+        let table = [
+            ("burst", "burst"),
+            ("a \"b\" \\c", "a \"b\" \\c"),
+            ("tab\there", "tab?here"),
+            ("größe\r\nx: y", "gr??e??x: y"),
+            ("", ""),
+        ];
+        for (name, read) in table {
+            let limit = rate_limit(&quote(name), 0, Duration::from_secs(1)).unwrap();
+            assert_eq!(parse(&limit), [(read.to_owned(), params(&[("r", 0), ("t", 1)]))], "{name}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_and_never_zero() {
+        let table = [(0, 1), (1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)];
+        for (nanos, seconds) in table {
+            assert_eq!(whole_seconds(Duration::from_nanos(nanos)), seconds, "{nanos}");
+        }
+        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
+    }
+}

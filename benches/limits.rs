@@ -1,0 +1,71 @@
+//! What the limits cost a request that is let through: with none, one and two rules.
+//!
+//! The header fields are built too, as they are for every response.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use datahub_gateway::limits::{
+    KeySubject, Limiter, Mode, Period, Rate, Rule, RuleSet, Subject, Subjects,
+};
+use datahub_gateway::telemetry::Clock;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+
+/// So high that no round of the benchmark is refused.
+fn rule(name: &str, subject: Subject) -> Rule {
+    Rule {
+        name: name.into(),
+        id: format!("plan/bench/{name}").into(),
+        rate: Rate { permits: NonZeroU32::MAX, per: Period::Second },
+        burst: NonZeroU32::MAX,
+        subject,
+        mode: Mode::Enforce,
+    }
+}
+
+fn reserve(c: &mut Criterion) {
+    let limiter = Limiter::new(Clock::system());
+    let none = RuleSet::default();
+    let plan = limiter.prepare(&[rule("burst", Subject::Consumer)]);
+    let route = limiter.prepare(&[rule("total", Subject::Route)]);
+    let both = limiter.prepare(&[rule("burst", Subject::Consumer), rule("key", Subject::Key)]);
+    let subjects = Subjects {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        consumer: Some("0198c6d2-7d5e-7c1a-9d0e-2f5b8a3c4d6e"),
+        key: Some(KeySubject::ApiKey("4fGh7KlMnPq2RsTu")),
+    };
+    let mut group = c.benchmark_group("reserve");
+    let cases: [(&str, &[&RuleSet]); 4] = [
+        ("no rule", &[&none, &none]),
+        ("one rule", &[&plan, &none]),
+        ("two rules", &[&both, &none]),
+        ("two rules in two sets", &[&plan, &route]),
+    ];
+    for (name, sets) in cases {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let grant = limiter.reserve(black_box(sets), black_box(&subjects));
+                grant.map(|grant| (grant.rate_limit(), grant.rate_limit_policy()))
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Subjects that were never seen before, in a table that fills up.
+fn newcomers(c: &mut Criterion) {
+    let limiter = Limiter::new(Clock::system());
+    let slow = Rate { permits: NonZeroU32::MIN, per: Period::Day };
+    let rules = limiter.prepare(&[Rule { rate: slow, ..rule("daily", Subject::Address) }]);
+    let mut address = 0;
+    c.bench_function("reserve/new subject", |b| {
+        b.iter(|| {
+            address += 1;
+            let address = IpAddr::V4(Ipv4Addr::from_bits(address));
+            limiter.reserve(&[&rules], &Subjects { address, consumer: None, key: None })
+        });
+    });
+}
+
+criterion_group!(benches, reserve, newcomers);
+criterion_main!(benches);
