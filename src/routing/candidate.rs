@@ -165,3 +165,113 @@ fn exclude<N: PartialEq>(a: &[(N, ValueMatch)], b: &[(N, ValueMatch)]) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::notation::{request, route};
+    use super::super::target::Target;
+    use super::*;
+
+    #[test]
+    fn routes_conflict_when_nothing_decides_between_them() {
+        for (a, b) in [
+            ("/a", "/a"),
+            ("/a keep", "/a"),
+            ("/{x}", "/{y}"),
+            ("/{x}/*", "/{y}/*"),
+            ("/a@b", "/a%40b"),
+            ("a.com/a", "a.com/a"),
+            ("a.com/a b.com/a", "b.com/a c.com/a"),
+            ("*.com/a", "*.com/a"),
+            ("/a /b", "/c /b"),
+            ("GET /a", "GET /a"),
+            ("GET /a", "HEAD /a"),
+            ("GET,PUT /a", "PUT,POST /a"),
+            ("/a x=1", "/a x=1"),
+            ("/a x=1", "/a y=1"),
+            ("/a x=*", "/a x=*"),
+            ("/a x=1 y=1", "/a y=1 x=1"),
+            ("/a ?q=1", "/a ?q=1"),
+            ("/a ?q=1", "/a ?r=1"),
+            ("/", "/"),
+        ] {
+            assert!(conflict(&route(a), &route(b)), "{a} and {b}");
+            assert!(conflict(&route(b), &route(a)), "{b} and {a}");
+        }
+    }
+
+    #[test]
+    fn routes_do_not_conflict_when_something_decides() {
+        for (a, b) in [
+            ("/a", "/b"),
+            ("/a", "/a/"),
+            ("/a", "/a/*"),
+            ("/a/{x}", "/a/*"),
+            ("/a/{x}", "/{x}/a"),
+            ("/{x}", "/a"),
+            ("/", "/*"),
+            ("a.com/a", "b.com/a"),
+            ("a.com/a", "*.com/a"),
+            ("*.com/a", "*.a.com/a"),
+            ("a.com/a", "/a"),
+            ("GET /a", "/a"),
+            ("GET /a", "POST /a"),
+            ("/a x=1", "/a"),
+            ("/a x=1", "/a x=2"),
+            ("/a x=1", "/a x=*"),
+            ("/a x=1 y=1", "/a x=1 z=*"),
+            ("/a ?q=1", "/a"),
+            ("/a ?q=1", "/a ?q=2"),
+            ("/a ?q=1", "/a ?q=*"),
+            ("/a ?q=1", "/a x=1"),
+        ] {
+            assert!(!conflict(&route(a), &route(b)), "{a} and {b}");
+            assert!(!conflict(&route(b), &route(a)), "{b} and {a}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_checked_whole() {
+        for (asks, asked, expected) in [
+            ("/a", "GET /a", Ok(())),
+            ("GET /a", "GET /a", Ok(())),
+            ("GET /a", "HEAD /a", Ok(())),
+            ("HEAD /a", "GET /a", Err(Near::Method)),
+            ("GET /a", "POST /a", Err(Near::Method)),
+            ("/a", "BREW /a", Ok(())),
+            ("/a x=1", "GET /a x=1", Ok(())),
+            ("/a x=1", "GET /a x=2 x=1", Ok(())),
+            ("/a x=1", "GET /a x=11", Err(Near::Far)),
+            ("/a x=*", "GET /a x=", Ok(())),
+            ("/a x=*", "GET /a", Err(Near::Far)),
+            ("/a x=1 y=1", "GET /a x=1", Err(Near::Far)),
+            ("/a ?q=1", "GET /a?q=1", Ok(())),
+            ("/a ?q=1", "GET /a?p=1&q=2&q=1", Ok(())),
+            ("/a ?q=1", "GET /a?%71=%31", Ok(())),
+            ("/a ?q=1", "GET /a?q=1%", Err(Near::Far)),
+            ("/a ?q=1", "GET /a?Q=1", Err(Near::Far)),
+            ("/a ?q=1", "GET /a?xq=1", Err(Near::Far)),
+            ("/a ?q=1", "GET /a", Err(Near::Far)),
+            ("/a ?q=*", "GET /a?q", Ok(())),
+            ("/a ?q=*", "GET /a?&&q=&", Ok(())),
+            ("/a ?q=", "GET /a?q", Ok(())),
+            ("/a ?q=a=b", "GET /a?q=a=b", Ok(())),
+            ("/a ?q=a+b", "GET /a?q=a+b", Ok(())),
+            ("/a", "GET /a%2Fb", Err(Near::Slash)),
+            ("/a keep", "GET /a%2Fb", Ok(())),
+            ("PUT /a", "GET /a%2Fb", Err(Near::MethodAndSlash)),
+            ("PUT /a keep", "GET /a%2Fb", Err(Near::Method)),
+            ("PUT /a x=1", "GET /a%2Fb", Err(Near::Far)),
+        ] {
+            let request = request(asked);
+            let target = Target::parse(&request.target).unwrap();
+            let asked = Asked {
+                host: "",
+                target: &target,
+                method: &request.method,
+                headers: &request.headers,
+            };
+            assert_eq!(Candidate::new(route(asks), ()).check(&asked), expected, "{asks}");
+        }
+    }
+}

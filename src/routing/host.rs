@@ -55,13 +55,19 @@ pub fn parse_host(value: &str) -> Result<Cow<'_, str>, BadHost> {
         }
         return parse_ipv6(value, address);
     }
+    // Before the port, which neither has in one place.
+    if value.contains('@') {
+        return Err(BadHost::UserInfo);
+    }
+    if value.contains(',') {
+        return Err(BadHost::List);
+    }
     let name = match value.split_once(':') {
-        Some((name, port)) if !port.contains(['@', ',']) => {
+        Some((name, port)) => {
             check_port(port)?;
             name
         }
-        // `user:password@host` and `a:1,b:2` have better reasons than their port.
-        _ => value,
+        None => value,
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     check_name(name)?;
@@ -95,8 +101,6 @@ fn check_name(name: &str) -> Result<(), BadHost> {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
             b'.' if before != b'.' => {}
             b'.' => return Err(BadHost::EmptyLabel),
-            b'@' => return Err(BadHost::UserInfo),
-            b',' => return Err(BadHost::List),
             _ => return Err(BadHost::Symbol),
         }
         before = byte;
@@ -122,5 +126,116 @@ impl fmt::Write for Rest<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_host_has_one_form() {
+        for (value, host) in [
+            ("example.com", "example.com"),
+            ("EXAMPLE.com", "example.com"),
+            ("example.com.", "example.com"),
+            ("Example.Com.:8080", "example.com"),
+            ("example.com:80", "example.com"),
+            ("example.com:1", "example.com"),
+            ("example.com:65535", "example.com"),
+            ("example.com:00080", "example.com"),
+            ("example.com:", "example.com"),
+            ("localhost", "localhost"),
+            ("a", "a"),
+            ("a_b.example", "a_b.example"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("-", "-"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1:443", "10.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[::1]:8443", "[::1]"),
+            ("[::1]:", "[::1]"),
+            ("[2001:DB8::1]", "[2001:db8::1]"),
+            ("[2001:db8:0:0:0:0:0:1]:80", "[2001:db8::1]"),
+            ("[::ffff:10.0.0.1]", "[::ffff:10.0.0.1]"),
+        ] {
+            assert_eq!(parse_host(value).as_deref(), Ok(host), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_another_host_is_refused() {
+        for (value, reason) in [
+            ("", BadHost::Empty),
+            (":80", BadHost::Empty),
+            (".", BadHost::Empty),
+            (".:80", BadHost::Empty),
+            ("..", BadHost::EmptyLabel),
+            ("a..b", BadHost::EmptyLabel),
+            (".a", BadHost::EmptyLabel),
+            ("a..", BadHost::EmptyLabel),
+            ("a, b", BadHost::List),
+            ("a,b", BadHost::List),
+            ("a:1,b:2", BadHost::List),
+            ("user@host", BadHost::UserInfo),
+            ("user:password@host", BadHost::UserInfo),
+            ("@host", BadHost::UserInfo),
+            ("a b", BadHost::Symbol),
+            (" a", BadHost::Symbol),
+            ("a/b", BadHost::Symbol),
+            ("a\\b", BadHost::Symbol),
+            ("a%2eb", BadHost::Symbol),
+            ("a?b", BadHost::Symbol),
+            ("a#b", BadHost::Symbol),
+            ("a\tb", BadHost::Symbol),
+            ("a\0b", BadHost::Symbol),
+            ("*.example.com", BadHost::Symbol),
+            ("b\u{fc}cher.example", BadHost::Symbol),
+            ("http://a", BadHost::Port),
+            ("a:b", BadHost::Port),
+            ("a:0", BadHost::Port),
+            ("a:65536", BadHost::Port),
+            ("a:+80", BadHost::Port),
+            ("a: 80", BadHost::Port),
+            ("a:000080", BadHost::Port),
+            ("a:80:80", BadHost::Port),
+            ("::1", BadHost::Port),
+            ("[::1", BadHost::Ipv6),
+            ("[]", BadHost::Ipv6),
+            ("[a]", BadHost::Ipv6),
+            ("[::1].", BadHost::Ipv6),
+            ("[::1]80", BadHost::Ipv6),
+            ("[10.0.0.1]", BadHost::Ipv6),
+            ("[fe80::1%25eth0]", BadHost::Ipv6),
+            ("[v1.a]", BadHost::Ipv6),
+            ("[::1]:x", BadHost::Port),
+        ] {
+            assert_eq!(parse_host(value), Err(reason), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_at_most_255_bytes() {
+        let name = "a".repeat(255);
+        assert_eq!(parse_host(&format!("{name}.:80")).as_deref(), Ok(&*name));
+        assert_eq!(parse_host(&format!("{name}a")), Err(BadHost::TooLong));
+    }
+
+    #[test]
+    fn a_host_in_its_form_is_borrowed() {
+        for value in ["example.com", "example.com.:80", "[::1]:80", "10.0.0.1", "[2001:db8::1]"] {
+            assert!(matches!(parse_host(value), Ok(Cow::Borrowed(_))), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_that_was_read_reads_as_itself(value in "[a-zA-Z0-9.:,@\\[\\]%-]{0,20}|\\PC*") {
+            if let Ok(host) = parse_host(&value) {
+                let again = parse_host(&host);
+                prop_assert!(matches!(&again, Ok(Cow::Borrowed(same)) if *same == host), "{again:?}");
+            }
+        }
     }
 }

@@ -8,6 +8,10 @@ mod canonical;
 mod cors;
 mod host;
 pub mod matcher;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod notation;
 pub mod rewrite;
 mod table;
 mod target;

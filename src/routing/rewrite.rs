@@ -124,3 +124,80 @@ pub struct Cors {
     /// How long a browser may remember the preflight.
     pub max_age: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_replaced_by_whole_segments() {
+        for (prefix, with, path, expected) in [
+            ("/v1", "", "/v1/orders", "/orders"),
+            ("/v1", "", "/v1", "/"),
+            ("/v1", "", "/v1/", "/"),
+            ("/v1", "", "/v1x/orders", "/v1x/orders"),
+            ("/v1", "", "/v1%2Forders", "/v1%2Forders"),
+            ("/v1", "", "/v10", "/v10"),
+            ("/v1", "", "/", "/"),
+            ("/v1", "", "/other", "/other"),
+            ("/v1", "", "/v1/v1/a", "/v1/a"),
+            ("/v1", "/api", "/v1/orders/", "/api/orders/"),
+            ("/v1", "/api", "/v1", "/api"),
+            ("/v1", "/api", "/v1/", "/api/"),
+            ("/v1", "/api/", "/v1/a", "/api/a"),
+            ("/v1", "api", "/v1/a", "/api/a"),
+            ("/v1", "/", "/v1/a", "/a"),
+            ("/v1/x", "/y/z", "/v1/x/a", "/y/z/a"),
+            ("/v1/x", "", "/v1", "/v1"),
+            ("/v1/", "", "/v1/a", "/a"),
+            ("/", "/api", "/a", "/api/a"),
+            ("/", "/api", "/", "/api/"),
+            ("", "/api", "/a", "/api/a"),
+            ("/a@b", "", "/a%40b/c", "/c"),
+            ("/v1", "/api", "*", "*"),
+        ] {
+            let rewrite = PathRewrite::ReplacePrefix { prefix: prefix.into(), with: with.into() };
+            assert_eq!(rewrite.apply(path), expected, "{prefix} by {with} in {path}");
+        }
+        assert!(matches!(PathRewrite::Keep.apply("/a//b"), Cow::Borrowed("/a//b")));
+    }
+
+    #[test]
+    fn taking_a_prefix_away_does_not_allocate() {
+        let rewrite = PathRewrite::ReplacePrefix { prefix: "/v1".into(), with: "".into() };
+        for path in ["/v1/a", "/v1", "/a"] {
+            assert!(matches!(rewrite.apply(path), Cow::Borrowed(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_location_carries_path_and_query() {
+        for (template, target, expected) in [
+            ("https://a{path}{query}", "/x/y?z=1", "https://a/x/y?z=1"),
+            ("https://a{path}{query}", "/x", "https://a/x"),
+            ("https://a{path}", "//evil.example/?z", "https://a/evil.example/"),
+            ("{path}", "//evil.example", "/evil.example"),
+            ("/new{query}", "/x?", "/new?"),
+            ("/new?a=1{query}", "/x?b=2", "/new?a=1&b=2"),
+            ("/new?a=1{query}", "/x", "/new?a=1"),
+            ("/fixed", "/x?y", "/fixed"),
+            ("{path}", "/{query}?z", "/%7Bquery%7D"),
+            ("{query}", "/x?{path}", "?{path}"),
+            ("/{other}{", "/x", "/{other}{"),
+            ("https://a{path}", "/%0a", ""),
+        ] {
+            match Target::parse(target) {
+                Ok(target) => assert_eq!(location(template, &target).unwrap(), expected),
+                Err(_) => assert_eq!(expected, "", "{target}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_template_cannot_split_a_header() {
+        let target = Target::parse("/").unwrap();
+        for template in ["/a\r\nX: y", "/a\n", "/\0"] {
+            assert!(location(template, &target).is_err(), "{template:?}");
+        }
+    }
+}

@@ -176,3 +176,208 @@ impl<T> Routes<T> {
         allow
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::notation::{host, pattern, request, route};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn build(routes: &[&str]) -> Routes<String> {
+        Routes::build(routes.iter().map(|text| (route(text), (*text).to_owned())).collect())
+    }
+
+    fn find(routes: &Routes<String>, text: &str) -> Result<String, NoMatch> {
+        let request = request(text);
+        let target = Target::parse(&request.target).unwrap();
+        let asked = Asked {
+            host: &request.host,
+            target: &target,
+            method: &request.method,
+            headers: &request.headers,
+        };
+        routes.find(&asked).cloned()
+    }
+
+    fn not_allowed(allow: &'static str) -> Result<&'static str, NoMatch> {
+        Err(NoMatch::Method { allow: HeaderValue::from_static(allow) })
+    }
+
+    /// From the most specific to the least, for the request that matches them all.
+    const LADDER: [&str; 16] = [
+        "GET api.example.com/a/b",
+        "api.example.com/a/b x=1 y=1",
+        "api.example.com/a/b x=1 ?q=1",
+        "api.example.com/a/b x=1",
+        "api.example.com/a/b x=*",
+        "api.example.com/a/b ?q=1 ?r=*",
+        "api.example.com/a/b ?q=1",
+        "api.example.com/a/b ?q=*",
+        "api.example.com/a/b",
+        "api.example.com/a/{x}",
+        "api.example.com/a/*",
+        "api.example.com/{x}/b",
+        "api.example.com/*",
+        "*.example.com/a/b",
+        "*.com/a/b",
+        "/a/b",
+    ];
+
+    #[test]
+    fn the_most_specific_route_wins() {
+        for from in 0..LADDER.len() {
+            let mut routes = LADDER[from..].to_vec();
+            // The worst order in the file.
+            routes.reverse();
+            let found = find(&build(&routes), "GET api.example.com/a/b?q=1&r=1 x=1 y=1");
+            assert_eq!(found.as_deref(), Ok(LADDER[from]));
+        }
+    }
+
+    #[test]
+    fn a_route_that_does_not_take_the_request_leaves_it_to_the_next() {
+        let routes = build(&[
+            "GET api.example.com/a/{x}",
+            "PUT api.example.com/a/* x=1",
+            "api.example.com/* ?q=1",
+            "PUT *.example.com/a/b",
+            "DELETE /a/*",
+        ]);
+        for (asked, expected) in [
+            ("GET api.example.com/a/b", Ok("GET api.example.com/a/{x}")),
+            ("HEAD api.example.com/a/b", Ok("GET api.example.com/a/{x}")),
+            ("PUT api.example.com/a/b x=1", Ok("PUT api.example.com/a/* x=1")),
+            ("PUT api.example.com/a/b?q=1", Ok("api.example.com/* ?q=1")),
+            ("PUT api.example.com/a/b", Ok("PUT *.example.com/a/b")),
+            ("DELETE api.example.com/a/b", Ok("DELETE /a/*")),
+            ("POST api.example.com/a/b", not_allowed("DELETE, GET, HEAD, PUT")),
+            ("POST api.example.com/a/b x=1", not_allowed("DELETE, GET, HEAD, PUT")),
+            ("POST api.example.com/a/c", not_allowed("DELETE, GET, HEAD")),
+            ("POST other/a/c", not_allowed("DELETE")),
+            ("POST other/b", Err(NoMatch::Route)),
+            ("POST api.example.com/b", Err(NoMatch::Route)),
+        ] {
+            assert_eq!(find(&routes, asked).as_deref(), expected.as_ref().copied(), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_takes_one_or_more_labels() {
+        let routes = build(&["*.example.com/*", "*.b.example.com/*", "example.com/*"]);
+        for (asked, expected) in [
+            ("GET example.com/", Ok("example.com/*")),
+            ("GET a.example.com/", Ok("*.example.com/*")),
+            ("GET b.example.com/", Ok("*.example.com/*")),
+            ("GET x.y.example.com/", Ok("*.example.com/*")),
+            ("GET a.b.example.com/", Ok("*.b.example.com/*")),
+            ("GET z.a.b.example.com/", Ok("*.b.example.com/*")),
+            ("GET aexample.com/", Err(NoMatch::Route)),
+            ("GET example.com.evil/", Err(NoMatch::Route)),
+            ("GET com/", Err(NoMatch::Route)),
+            ("GET /", Err(NoMatch::Route)),
+            ("GET [::1]/", Err(NoMatch::Route)),
+        ] {
+            assert_eq!(find(&routes, asked).as_deref(), expected.as_ref().copied(), "{asked}");
+        }
+        assert_eq!(find(&routes, "GET .example.com/"), Err(NoMatch::Route));
+    }
+
+    #[test]
+    fn an_encoded_slash_is_only_for_routes_that_keep_it() {
+        let routes =
+            build(&["/files/{name} keep", "/files/*", "/docs/{name}", "PUT /put/{x} keep"]);
+        for (asked, expected) in [
+            ("GET /files/a%2Fb", Ok("/files/{name} keep")),
+            ("GET /files/a", Ok("/files/{name} keep")),
+            ("GET /files/a/b%2Fc", Err(NoMatch::EncodedSlash)),
+            ("GET /docs/a%2fb", Err(NoMatch::EncodedSlash)),
+            ("GET /docs%2Fa", Err(NoMatch::Route)),
+            ("PUT /put/a%2Fb", Ok("PUT /put/{x} keep")),
+            ("GET /put/a%2Fb", not_allowed("PUT")),
+        ] {
+            assert_eq!(find(&routes, asked).as_deref(), expected.as_ref().copied(), "{asked}");
+        }
+        let routes = build(&["PUT /a/*", "GET /a/{x} keep"]);
+        assert_eq!(find(&routes, "PUT /a/b%2Fc"), Err(NoMatch::EncodedSlash));
+        assert_eq!(find(&routes, "POST /a/b%2Fc").as_deref(), not_allowed("GET, HEAD").as_deref());
+        let routes = build(&["PUT /a/*"]);
+        assert_eq!(find(&routes, "GET /a/b%2Fc"), Err(NoMatch::EncodedSlash));
+    }
+
+    #[test]
+    fn an_escaped_letter_does_not_lead_around_a_route() {
+        let routes = build(&["/admin/*", "/v1/items:delete", "/*"]);
+        for (asked, expected) in [
+            ("GET /%61dmin/x", "/admin/*"),
+            ("GET //admin/x", "/admin/*"),
+            ("GET /x/../admin", "/admin/*"),
+            ("GET /v1/items%3Adelete", "/v1/items:delete"),
+            ("GET /v1/items%3adelet%65", "/v1/items:delete"),
+            ("GET /administrator", "/*"),
+        ] {
+            assert_eq!(find(&routes, asked).as_deref(), Ok(expected), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_question_about_the_server_has_no_route() {
+        assert_eq!(find(&build(&["/*", "/"]), "OPTIONS *"), Err(NoMatch::Route));
+        assert_eq!(find(&build(&[]), "GET /"), Err(NoMatch::Route));
+    }
+
+    #[test]
+    fn a_route_may_have_several_hosts_and_paths() {
+        let mut asks = route("/");
+        asks.hosts = vec![host("a.com"), host("*.b.com")];
+        asks.paths = vec![pattern("/x"), pattern("/y/*")];
+        let routes = Routes::build(vec![(asks, "it".to_owned())]);
+        for asked in ["GET a.com/x", "GET a.com/y/z", "GET q.b.com/x", "GET q.b.com/y"] {
+            assert!(find(&routes, asked).is_ok(), "{asked}");
+        }
+        for asked in ["GET b.com/x", "GET a.com/", "GET c.com/x"] {
+            assert_eq!(find(&routes, asked), Err(NoMatch::Route), "{asked}");
+        }
+    }
+
+    #[test]
+    fn what_excludes_each_other_has_a_fixed_order_too() {
+        let mut routes = ["/a x=1", "/a x=2"];
+        let first = find(&build(&routes), "GET /a x=2 x=1");
+        routes.reverse();
+        assert_eq!(find(&build(&routes), "GET /a x=2 x=1"), first);
+        assert!(first.is_ok());
+    }
+
+    #[test]
+    fn ten_thousand_routes_are_each_found() {
+        let texts: Vec<String> = (0..10_000)
+            .map(|n| match n % 4 {
+                0 => format!("host{n}.example.com/api/*"),
+                1 => format!("*.host{n}.example.com/api/{{id}}"),
+                2 => format!("GET /service{}/v{n}/{{id}}/*", n % 50),
+                _ => format!("/flat{n} x=1"),
+            })
+            .collect();
+        let routes = build(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        for (n, text) in texts.iter().enumerate().step_by(7) {
+            let asked = match n % 4 {
+                0 => format!("GET host{n}.example.com/api/a/b"),
+                1 => format!("GET a.b.host{n}.example.com/api/7"),
+                2 => format!("GET any/service{}/v{n}/7/items", n % 50),
+                _ => format!("GET any/flat{n} x=1"),
+            };
+            assert_eq!(find(&routes, &asked).as_ref(), Ok(text));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn order_in_the_file_does_not_matter(routes in Just(LADDER.to_vec()).prop_shuffle(),
+                                             kept in 1..LADDER.len()) {
+            let routes = &routes[..kept];
+            let best = LADDER.iter().find(|text| routes.contains(text)).unwrap();
+            let found = find(&build(routes), "GET api.example.com/a/b?q=1&r=1 x=1 y=1");
+            prop_assert_eq!(found.as_deref(), Ok(*best));
+        }
+    }
+}

@@ -142,3 +142,293 @@ fn check_query(query: &str) -> Result<(), BadTarget> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        for (raw, path) in [
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/a/"),
+            ("/a/b.c_d-e~f", "/a/b.c_d-e~f"),
+            ("/A", "/A"),
+            // Slashes and dots.
+            ("//", "/"),
+            ("///a", "/a"),
+            ("/a//b", "/a/b"),
+            ("/a/b//", "/a/b/"),
+            ("/.", "/"),
+            ("/./", "/"),
+            ("/./a", "/a"),
+            ("/a/.", "/a/"),
+            ("/a/./b", "/a/b"),
+            ("/a/..", "/"),
+            ("/a/../", "/"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/../..", "/"),
+            ("/a/b/../../c", "/c"),
+            ("/a//../b", "/b"),
+            ("/public/../denied/x", "/denied/x"),
+            ("/a/.../b", "/a/.../b"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/a/..b", "/a/..b"),
+            ("/a/b..", "/a/b.."),
+            // The same with escapes.
+            ("/%2e", "/"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e/b", "/b"),
+            ("/a/%2e./b", "/b"),
+            ("/a/%2e/b", "/a/b"),
+            ("/%2ewell-known", "/.well-known"),
+            ("/%64enied/x", "/denied/x"),
+            ("/%64%65nied/%78", "/denied/x"),
+            ("/%7euser", "/~user"),
+            ("/%7Euser", "/~user"),
+            ("/%5f%2d", "/_-"),
+            // What stays an escape.
+            ("/a%20b", "/a%20b"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/%3a%3B%40", "/%3A%3B%40"),
+            ("/%25", "/%25"),
+            ("/%252e%252e/x", "/%252e%252e/x"),
+            ("/%252f", "/%252f"),
+            ("/%e2%82%ac", "/%E2%82%AC"),
+            ("/caf%e9", "/caf%E9"),
+            ("/%c3%af", "/%C3%AF"),
+            ("/%3f%23", "/%3F%23"),
+            // What a path cannot carry as it is.
+            ("/a|b", "/a%7Cb"),
+            ("/a%7cb", "/a%7Cb"),
+            ("/\"<>[]^`{}", "/%22%3C%3E%5B%5D%5E%60%7B%7D"),
+            ("/!$&'()*+,=:@", "/!$&'()*+,=:@"),
+            ("/x?y", "/x"),
+            ("/a//b?c//d", "/a/b"),
+        ] {
+            let target = Target::parse(raw).unwrap();
+            assert_eq!(target.path(), path, "{raw}");
+            assert_eq!(target.authority(), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for (raw, reason) in [
+            ("/..", BadTarget::AboveRoot),
+            ("/../", BadTarget::AboveRoot),
+            ("/../denied/x", BadTarget::AboveRoot),
+            ("/a/../../b", BadTarget::AboveRoot),
+            ("/%2e%2e/x", BadTarget::AboveRoot),
+            ("//..", BadTarget::AboveRoot),
+            ("/a/./../..", BadTarget::AboveRoot),
+            ("/a\\b", BadTarget::Backslash),
+            ("/..\\b", BadTarget::Backslash),
+            ("/a%5Cb", BadTarget::Backslash),
+            ("/a%5cb", BadTarget::Backslash),
+            ("/a%00", BadTarget::Control),
+            ("/a\0", BadTarget::Control),
+            ("/a b", BadTarget::Control),
+            ("/a\tb", BadTarget::Control),
+            ("/a\r\nb", BadTarget::Control),
+            ("/a\x7f", BadTarget::Control),
+            ("/a%0d%0aX:y", BadTarget::Control),
+            ("/a%7f", BadTarget::Control),
+            ("/a%1F", BadTarget::Control),
+            ("/%", BadTarget::Escape),
+            ("/%2", BadTarget::Escape),
+            ("/%2/", BadTarget::Escape),
+            ("/%zz", BadTarget::Escape),
+            ("/%u002e", BadTarget::Escape),
+            ("/%+2e", BadTarget::Escape),
+            ("/%%32%65", BadTarget::Escape),
+            ("/a#b", BadTarget::Fragment),
+            ("/a?b#c", BadTarget::Fragment),
+            ("/#", BadTarget::Fragment),
+            ("/..%2fb", BadTarget::HiddenDots),
+            ("/a/%2e%2e%2Fb", BadTarget::HiddenDots),
+            ("/a%2F..%2Fb", BadTarget::HiddenDots),
+            ("/a%2f.", BadTarget::HiddenDots),
+            ("/.%2F", BadTarget::HiddenDots),
+            ("/\u{e9}", BadTarget::NonAscii),
+            ("/\u{ff0f}", BadTarget::NonAscii),
+            ("/a?\u{e9}", BadTarget::NonAscii),
+            ("/%c0%af", BadTarget::Overlong),
+            ("/%c0%ae%c0%ae/", BadTarget::Overlong),
+            ("/%e0%80%af", BadTarget::Overlong),
+            ("/%F0%80%80%AF", BadTarget::Overlong),
+            ("/a;b", BadTarget::Parameter),
+            ("/..;/a", BadTarget::Parameter),
+            ("/a;/b", BadTarget::Parameter),
+            ("/a?b c", BadTarget::Control),
+            ("/a?b\0", BadTarget::Control),
+            ("/a?b\x7f", BadTarget::Control),
+        ] {
+            assert_eq!(Target::parse(raw), Err(reason), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_that_is_not_served_is_refused() {
+        for (raw, reason) in [
+            ("", BadTarget::Form),
+            ("a", BadTarget::Form),
+            ("**", BadTarget::Form),
+            ("*?a", BadTarget::Form),
+            ("?a", BadTarget::Form),
+            (" /a", BadTarget::Form),
+            ("\\a", BadTarget::Form),
+            ("example.com:443", BadTarget::Form),
+            ("example.com/a", BadTarget::Form),
+            ("ftp://example.com/", BadTarget::Form),
+            ("http:/example.com/", BadTarget::Form),
+            ("http:example.com", BadTarget::Form),
+            ("http://", BadTarget::Authority),
+            ("http:///a", BadTarget::Authority),
+            ("http://?a", BadTarget::Authority),
+            ("http://user@example.com/", BadTarget::Authority),
+            ("http://a b/", BadTarget::Authority),
+            ("http://a\\@b/", BadTarget::Authority),
+            ("http://a:b/", BadTarget::Authority),
+            ("http://a#b", BadTarget::Fragment),
+            ("http://a/../b", BadTarget::AboveRoot),
+        ] {
+            assert_eq!(Target::parse(raw), Err(reason), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_form_names_its_host() {
+        for (raw, authority, path, query) in [
+            ("http://example.com", "example.com", "/", None),
+            ("http://example.com/", "example.com", "/", None),
+            ("HTTPS://Example.com:8443/a//b?c", "Example.com:8443", "/a/b", Some("c")),
+            ("http://example.com?a=b", "example.com", "/", Some("a=b")),
+            ("http://[::1]:80/a", "[::1]:80", "/a", None),
+            ("http://a//b", "a", "/b", None),
+            ("http://a/http://b/", "a", "/http:/b/", None),
+        ] {
+            let target = Target::parse(raw).unwrap();
+            assert_eq!(target.authority(), Some(authority), "{raw}");
+            assert_eq!((target.path(), target.query()), (path, query), "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_query_stays_as_it_was_written() {
+        for (raw, query) in [
+            ("/a", None),
+            ("/a?", Some("")),
+            ("/a?b=%2e%2E&c=/../d", Some("b=%2e%2E&c=/../d")),
+            ("/a?b?c", Some("b?c")),
+            ("/a?100%", Some("100%")),
+            ("/a?\\;|{}[]\"", Some("\\;|{}[]\"")),
+        ] {
+            assert_eq!(Target::parse(raw).unwrap().query(), query, "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_slash_is_data_and_reported() {
+        for (raw, encoded) in [
+            ("/a%2Fb", true),
+            ("/a%2fb", true),
+            ("/%2F%2F", true),
+            ("/..a%2Fb..", true),
+            ("/a/b", false),
+            ("/a%252Fb", false),
+            ("/a?%2F", false),
+        ] {
+            assert_eq!(Target::parse(raw).unwrap().has_encoded_slash(), encoded, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_question_about_the_server_has_no_path() {
+        let target = Target::parse("*").unwrap();
+        assert_eq!((target.path(), target.query(), target.authority()), ("*", None, None));
+    }
+
+    #[test]
+    fn a_canonical_path_is_borrowed() {
+        for raw in ["/", "/a/b/", "/.well-known/a..b?c", "/a%20b%2Fc%E2%82%AC", "http://a/b:c@d"] {
+            assert!(matches!(Target::parse(raw).unwrap().path, Cow::Borrowed(_)), "{raw}");
+        }
+    }
+
+    /// Text that is dense in what matters.
+    fn raw_path() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "/",
+            "/",
+            "/",
+            ".",
+            "..",
+            "a",
+            "B",
+            "~",
+            "%2e",
+            "%2E",
+            "%2f",
+            "%2F",
+            "%41",
+            "%7e",
+            "%25",
+            "%20",
+            "%3a",
+            ":",
+            "@",
+            "|",
+            "%7C",
+            "%e2%82%ac",
+            "%C3",
+            "%A9",
+            "?",
+            "q",
+        ]);
+        prop::collection::vec(piece, 0..14).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_path_is_its_own_canonical_form(raw in raw_path()) {
+            if let Ok(target) = Target::parse(&raw) {
+                let again = Target::parse(target.path()).unwrap();
+                prop_assert_eq!(again.path(), target.path());
+                prop_assert!(matches!(&again.path, Cow::Borrowed(_)));
+                prop_assert_eq!(again.has_encoded_slash(), target.has_encoded_slash());
+            }
+        }
+
+        #[test]
+        fn a_canonical_path_has_nothing_that_a_server_could_resolve(raw in raw_path()) {
+            if let Ok(target) = Target::parse(&raw) {
+                let path = target.path();
+                prop_assert!(path.starts_with('/') && !path.contains("//"));
+                prop_assert!(!path.split('/').any(|part| part == "." || part == ".."));
+                prop_assert!(path.bytes().all(|byte| byte.is_ascii_graphic()));
+                prop_assert!(!path.contains(['\\', ';', '#', '?', '|']));
+                prop_assert_eq!(path.contains("%2F"), target.has_encoded_slash());
+            }
+        }
+
+        #[test]
+        fn escaping_a_letter_changes_nothing(raw in "(/[a-z.]{0,3}){1,5}", at in 0..20_usize) {
+            let Some(byte) = raw.as_bytes().get(at).filter(|byte| **byte != b'/') else { return Ok(()) };
+            let escaped = format!("{}%{byte:02x}{}", &raw[..at], &raw[at + 1..]);
+            let path = |text: &str| Target::parse(text).map(|target| target.path().to_owned());
+            prop_assert_eq!(path(&raw), path(&escaped));
+        }
+
+        #[test]
+        fn no_text_is_too_strange_to_read(raw in "\\PC*|/[ -~]*|http://[ -~]*") {
+            if let Ok(target) = Target::parse(&raw) {
+                prop_assert!(target.path() == "*" || target.path().starts_with('/'));
+            }
+        }
+    }
+}
