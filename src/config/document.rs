@@ -10,6 +10,7 @@ use super::diagnostic::{Diagnostic, Findings};
 use super::source::{Source, Sources, Span};
 use super::words;
 use serde::de::IntoDeserializer;
+use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error};
 
@@ -36,11 +37,8 @@ impl<'a> Document<'a> {
                 continue;
             }
             let (tree, errors) = DeTable::parse_recoverable(&file.text);
-            let mut broken = false;
-            for error in errors.into_iter().take(TOLD) {
-                broken |= error.message() != DUPLICATE;
-                findings.push(syntax(file, &error));
-            }
+            let broken = errors.iter().any(|error| error.message() != DUPLICATE);
+            syntax(file, &errors, findings);
             if broken {
                 document.complete = false;
                 continue;
@@ -103,32 +101,59 @@ fn after_string(text: &str) -> &str {
     end.and_then(|end| text.get(end + 2..)).unwrap_or_default()
 }
 
-fn syntax(file: &Source, error: &Error) -> Diagnostic {
-    let range = error.span().unwrap_or(file.text.len()..file.text.len());
-    let span = Span { start: file.base + range.start, end: file.base + range.end };
-    if error.message() != DUPLICATE {
-        let message = error.message().trim();
-        return Diagnostic::error("the file is not valid TOML").at(span, message);
+/// Tells what TOML itself refuses in a file.
+fn syntax(file: &Source, errors: &[Error], findings: &mut Findings) {
+    let mut known_tables = Vec::new();
+    for error in errors.iter().take(TOLD) {
+        let range = error.span().unwrap_or(file.text.len()..file.text.len());
+        let span = Span { start: file.base + range.start, end: file.base + range.end };
+        if error.message() != DUPLICATE {
+            let message = error.message().trim();
+            findings.push(Diagnostic::error("the file is not valid TOML").at(span, message));
+            continue;
+        }
+        // A table that is there twice brings its keys twice; once is enough to say it.
+        let line = line_start(&file.text, range.start);
+        let header = file.text.get(line..).filter(|rest| rest.trim_start().starts_with('['));
+        let table = if header.is_some() { Some(line) } else { header_before(&file.text, line) };
+        if header.is_some() {
+            known_tables.push(table);
+        } else if table.is_some() && known_tables.contains(&table) {
+            continue;
+        }
+        findings.push(duplicate(file, range, span));
     }
+}
+
+fn duplicate(file: &Source, range: Range<usize>, span: Span) -> Diagnostic {
     let name = file.text.get(range.clone()).unwrap_or_default().trim_matches(['"', '\'']);
-    let Some((path, first)) = original(&file.text, range.start) else {
-        return Diagnostic::error(format!("`{name}` is given twice")).at(span, "given again here");
-    };
-    let first = Span { start: file.base + first.start, end: file.base + first.end };
-    twice(&path.iter().map(String::as_str).collect::<Vec<_>>(), first, span)
+    let place =
+        |range: Range<usize>| Span { start: file.base + range.start, end: file.base + range.end };
+    match original(&file.text, range.start) {
+        Some((path, first)) if path.last().is_some_and(|key| key == name) => {
+            twice(&path, true, place(first), span)
+        }
+        _ => {
+            let inline = before_on_line(&file.text, name, range.start);
+            let first = inline.map_or(Span::NOWHERE, place);
+            let twice =
+                Diagnostic::error(format!("`{name}` is given twice")).at(span, "again here");
+            twice.at(first, "first here").help("keep one of the two")
+        }
+    }
 }
 
 /// A name or key that stands in two places.
-fn twice(path: &[&str], first: Span, second: Span) -> Diagnostic {
-    let (key, table) = path.split_last().map_or(("", path), |(key, table)| (*key, table));
-    let named = words::subject(path);
-    let message = if named.starts_with('`') {
-        match table {
-            [] => format!("`{key}` is given twice"),
-            table => format!("`{key}` is given twice in {}", words::subject(table)),
-        }
-    } else {
-        format!("{named} is defined twice")
+fn twice(path: &[String], in_one_file: bool, first: Span, second: Span) -> Diagnostic {
+    let shared = in_one_file && is_shared(path);
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let (key, table) = path.split_last().map_or(("", &[][..]), |(key, table)| (*key, table));
+    let named = words::subject(&path);
+    let message = match table {
+        _ if shared => format!("{named} is given twice"),
+        _ if !named.starts_with('`') => format!("{named} is defined twice"),
+        [] => format!("`{key}` is given twice"),
+        table => format!("`{key}` is given twice in {}", words::subject(table)),
     };
     Diagnostic::error(message)
         .at(second, "again here")
@@ -136,11 +161,38 @@ fn twice(path: &[&str], first: Span, second: Span) -> Diagnostic {
         .help("all files of the folder are one configuration; keep one of the two")
 }
 
+/// Where `name = …` stands on the line before this byte, as in an inline table.
+fn before_on_line(text: &str, name: &str, byte: usize) -> Option<Range<usize>> {
+    let start = line_start(text, byte);
+    let before = text.get(start..byte)?;
+    let (at, _) = (before.match_indices(name)).rfind(|(at, _)| {
+        before.get(at + name.len()..).is_some_and(|it| it.trim_start().starts_with('='))
+    })?;
+    Some(start + at..start + at + name.len())
+}
+
+fn line_start(text: &str, byte: usize) -> usize {
+    text.get(..byte).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1)
+}
+
+/// Where the line of the last `[table]` before this byte starts.
+fn header_before(text: &str, byte: usize) -> Option<usize> {
+    let mut end = byte;
+    while let Some(before) = end.checked_sub(1).and_then(|last| text.get(..last)) {
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        if text.get(start..end).is_some_and(|line| line.trim_start().starts_with('[')) {
+            return Some(start);
+        }
+        end = start;
+    }
+    None
+}
+
 /// The key path at `second`, where TOML found a key again, and where it was first.
-fn original(text: &str, second: usize) -> Option<(Vec<String>, std::ops::Range<usize>)> {
-    let line_start = text.get(..second)?.rfind('\n').map_or(0, |at| at + 1);
-    let before = text.get(..line_start)?;
-    let line = text.get(line_start..)?.lines().next()?.trim_start();
+fn original(text: &str, second: usize) -> Option<(Vec<String>, Range<usize>)> {
+    let start = line_start(text, second);
+    let before = text.get(..start)?;
+    let line = text.get(start..)?.lines().next()?.trim_start();
     let relative = if let Some(header) = line.strip_prefix('[') {
         format!("[{}]", header.trim_start_matches('[').split(']').next()?)
     } else {
@@ -185,14 +237,13 @@ fn chain(table: &DeTable<'_>) -> Vec<String> {
 
 /// The table that a key at the end of this text would belong to.
 fn current_table(before: &str) -> Option<Vec<String>> {
-    let header = before.lines().rev().map(str::trim_start).find(|line| line.starts_with('['));
-    let Some(header) = header else { return Some(Vec::new()) };
-    let name = header.trim_start_matches('[').split(']').next()?;
+    let Some(header) = header_before(before, before.len()) else { return Some(Vec::new()) };
+    let name = before.get(header..)?.trim_start().trim_start_matches('[').split(']').next()?;
     Some(chain(&DeTable::parse(&format!("[{name}]")).ok()?.into_inner()))
 }
 
 fn shift_table(table: DeTable<'_>, base: usize) -> DeTable<'_> {
-    let moved = |span: std::ops::Range<usize>| span.start + base..span.end + base;
+    let moved = |span: Range<usize>| span.start + base..span.end + base;
     let mut shifted = DeTable::new();
     for (key, value) in table {
         let key = Spanned::new(moved(key.span()), key.into_inner());
@@ -234,10 +285,8 @@ fn merge<'a>(
                 }
             }
             (Some(first), ..) => {
-                let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                let place =
-                    |range: std::ops::Range<usize>| Span { start: range.start, end: range.end };
-                findings.push(twice(&path, place(first), place(key.span())));
+                let place = |range: Range<usize>| Span { start: range.start, end: range.end };
+                findings.push(twice(path, false, place(first), place(key.span())));
             }
             (None, ..) => {
                 whole.insert(key, value);

@@ -141,13 +141,14 @@ fn check_literal(part: &str) -> Result<(), String> {
         '%' => "paths are compared after decoding; `%` cannot stand here".to_owned(),
         '?' => "the query is not a part of the path; use `query`".to_owned(),
         '#' => "a fragment never reaches a server".to_owned(),
-        other => format!("`{}` cannot stand in a path as it is", other.escape_default()),
+        other => format!("`{}` cannot stand in a path as it is", other.escape_debug()),
     })
 }
 
-/// RFC 3986 pchar without percent-encoding, and without `*`, which means something here.
+/// RFC 3986 pchar without percent-encoding, without `*`, which means something here, and without
+/// `;`, which is refused in requests.
 fn is_path_symbol(symbol: char) -> bool {
-    symbol.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(symbol)
+    symbol.is_ascii_alphanumeric() || "-._~!$&'()+,=:@".contains(symbol)
 }
 
 /// `/v1/orders`: whole segments without anything special, as `strip_prefix` takes them.
@@ -285,9 +286,6 @@ impl Written for ServerName {
 
     fn parse(text: &str) -> Result<Self, Invalid> {
         const HELP: &str = "write the name in the certificate, as `orders.internal`";
-        if text.contains(':') && text.parse::<Ipv6Addr>().is_err() {
-            return Err(Invalid::new("a certificate names no port", HELP));
-        }
         rustls_pki_types::ServerName::try_from(text)
             .map_err(|_| Invalid::new("no certificate can carry this name", HELP))?;
         Ok(Self(text.to_ascii_lowercase()))

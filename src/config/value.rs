@@ -143,7 +143,7 @@ impl Written for SocketAddr {
     const WHAT: &'static str = "an address";
 
     fn parse(text: &str) -> Result<Self, Invalid> {
-        const HELP: &str = "write an IP address and a port: `0.0.0.0:3000` or `[::]:3000`";
+        const HELP: &str = "write an IP address and a port, as `10.0.0.1:8080` or `[::1]:8080`";
         text.parse().map_err(|_| {
             let label = match text.rsplit_once(':') {
                 _ if text.parse::<IpAddr>().is_ok() => "the port is missing",

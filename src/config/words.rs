@@ -38,7 +38,10 @@ pub(crate) fn nearest<'a>(
     text: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let likeness = |candidate: &str| strsim::jaro_winkler(text, candidate);
+    let likeness = |candidate: &str| {
+        let near = text.len().abs_diff(candidate.len()) <= 3;
+        if near { strsim::jaro_winkler(text, candidate) } else { 0.0 }
+    };
     candidates
         .into_iter()
         .map(|candidate| (likeness(candidate), candidate))
@@ -87,5 +90,6 @@ mod tests {
         assert_eq!(nearest("upstraem", known), Some("upstream"));
         assert_eq!(nearest("bilingg", known), Some("billing"));
         assert_eq!(nearest("zzz", known), None);
+        assert_eq!(nearest("off", ["on", "off-insecure"]), None);
     }
 }

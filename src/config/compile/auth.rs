@@ -110,36 +110,22 @@ fn draft<'a>(
     Some(Draft { issuer, name, secret: jwt.secret.as_ref() })
 }
 
-/// Two issuers must not be able to speak for each other: each has a secret of its own, and a token
-/// says by `iss` whose it is.
+/// Two issuers must not be able to speak for each other.
 fn refuse_shared(issuers: &schema::Entries<schema::Jwt>, cx: &mut Context<'_>) {
     for (index, (name, jwt)) in issuers.0.iter().enumerate() {
-        for (other_name, other) in issuers.0.iter().take(index) {
-            let same_secret = match (&jwt.value.secret, &other.value.secret) {
-                (None, None) => true,
-                (Some(one), Some(two)) => one.value.text == two.value.text,
-                _ => false,
-            };
-            let secret = "each would accept the other's tokens; give each a `secret` of its own";
-            let issuer = "a token could belong to either; give each its own `issuer`";
-            let text = |jwt: &schema::Jwt| jwt.issuer.as_ref().map(|it| it.value.clone());
-            let (what, help) = if same_secret {
-                ("secret", secret)
-            } else if text(&jwt.value) == text(&other.value) {
-                ("`issuer`", issuer)
-            } else {
-                continue;
-            };
-            cx.report(
-                Diagnostic::error(format!(
-                    "issuers `{}` and `{}` have the same {what}",
-                    other_name.value, name.value
-                ))
+        let secret = |jwt: &schema::Jwt| jwt.secret.as_ref().map(|it| it.value.text.clone());
+        let mut others = issuers.0.iter().take(index);
+        let Some((other, _)) = others.find(|(_, other)| secret(&other.value) == secret(&jwt.value))
+        else {
+            continue;
+        };
+        let message = format!("issuers `{}` and `{}` have one secret", other.value, name.value);
+        cx.report(
+            Diagnostic::error(message)
                 .at(name.span, "this one")
-                .at(other_name.span, "and this one")
-                .help(help),
-            );
-        }
+                .at(other.span, "and this one")
+                .help("each could speak for the other; give each a `secret` of its own"),
+        );
     }
 }
 

@@ -3,25 +3,17 @@
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{self, At, Entries};
-use crate::routing::{HostPattern, Matcher, PathPattern, ValueMatch};
-use http::{HeaderName, Method};
+use crate::routing::{Matcher, PathPattern, ValueMatch};
+use http::HeaderName;
 
 pub(crate) fn compile(
     owner: Owner<'_>,
     route: &schema::Route,
     cx: &mut Context<'_>,
 ) -> Option<Matcher> {
-    let hosts: Option<Vec<HostPattern>> = cx.read_all(&route.hosts);
-    if let Some(hosts) = &hosts {
-        let places: Vec<_> = route.hosts.iter().map(|host| host.span).zip(hosts).collect();
-        cx.refuse_twice(&places, "host");
-    }
+    let hosts = cx.read_set(&route.hosts, "host");
     let paths = paths(owner, route, cx);
-    let methods: Option<Vec<Method>> = cx.read_all(&route.methods);
-    if let Some(methods) = &methods {
-        let places: Vec<_> = route.methods.iter().map(|method| method.span).zip(methods).collect();
-        cx.refuse_twice(&places, "method");
-    }
+    let methods = cx.read_set(&route.methods, "method");
     let headers = headers(owner, &route.headers, cx);
     let query = (route.query.0.iter())
         .map(|(name, value)| (name.value.as_str().into(), value_match(&value.value)))

@@ -91,11 +91,8 @@ impl Context<'_> {
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(invalid) => {
-                let shown = match text {
-                    _ if T::WHAT == super::secret::Pointer::WHAT => "this".to_owned(),
-                    "" => "the empty text".to_owned(),
-                    text => format!("`{}`", shorten(text)),
-                };
+                let secret = T::WHAT == super::secret::Pointer::WHAT;
+                let shown = if secret { "this".to_owned() } else { quoted(text) };
                 let message = format!("{shown} is not {}", T::WHAT);
                 self.report(Diagnostic::error(message).at(span, invalid.label).help(invalid.help));
                 None
@@ -125,10 +122,18 @@ impl Context<'_> {
         None
     }
 
-    /// A list, each item read; `None` if one of them is wrong.
-    pub(crate) fn read_all<T: Written>(&mut self, list: &[At<Text<T>>]) -> Option<Vec<T>> {
-        let items: Vec<Option<T>> = list.iter().map(|item| self.read(item)).collect();
-        items.into_iter().collect()
+    /// A list of different items, each read; `None` if one of them is wrong.
+    pub(crate) fn read_set<T: Written + PartialEq>(
+        &mut self,
+        list: &[At<Text<T>>],
+        what: &str,
+    ) -> Option<Vec<T>> {
+        let items: Vec<(Span, Option<T>)> =
+            list.iter().map(|item| (item.span, self.read(item))).collect();
+        let read: Vec<(Span, &T)> =
+            items.iter().filter_map(|(span, item)| Some((*span, item.as_ref()?))).collect();
+        self.refuse_twice(&read, what);
+        items.into_iter().map(|(_, item)| item).collect()
     }
 
     /// The name of a table, which becomes a label.
@@ -174,7 +179,6 @@ impl Context<'_> {
         if !self.complete || self.lost.contains(&[table, name]) {
             return None;
         }
-        let article = if kind.starts_with('u') { "an unknown" } else { "the unknown" };
         let help = match words::nearest(name, known.keys().copied()) {
             Some(near) => {
                 let place = known.get(near).and_then(|span| self.sources.words(*span, at.span));
@@ -184,7 +188,7 @@ impl Context<'_> {
             None => format!("define it as `[{table}.{}]`", shorten(name)),
         };
         self.report(
-            Diagnostic::error(format!("{} names {article} {kind}", owner.subject()))
+            Diagnostic::error(format!("{} names an unknown {kind}", owner.subject()))
                 .at(at.span, format!("no {kind} has this name"))
                 .help(help),
         );
@@ -204,6 +208,11 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// A text in backticks.
+pub(crate) fn quoted(text: &str) -> String {
+    if text.is_empty() { "the empty text".to_owned() } else { format!("`{}`", shorten(text)) }
 }
 
 /// A text as it can stand in a message.

@@ -215,7 +215,7 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
     let idle_timeout = cx.bounded(&file.idle_timeout, SHORTEST, HOUR);
     let body_timeout = cx.bounded(&file.body_timeout, SHORTEST, HOUR);
     let write_timeout = cx.bounded(&file.write_timeout, SHORTEST, HOUR);
-    let trusted_proxies = cx.read_all(&file.trusted_proxies);
+    let trusted_proxies = cx.read_set(&file.trusted_proxies, "network");
     Some(Http {
         max_head: usize::try_from(max_head?.0).ok()?,
         max_headers: usize::try_from(file.max_headers.value).ok()?,

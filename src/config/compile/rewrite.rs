@@ -101,7 +101,7 @@ fn path(owner: Owner<'_>, route: &schema::Route, cx: &mut Context<'_>) -> Option
     let from_is_good = from.map(|from| prefix(owner, from, route, cx));
     let to = to?;
     if let Err(invalid) = parse_prefix(&to.value) {
-        let wrong = Diagnostic::error(format!("`{}` is not a prefix", super::shorten(&to.value)));
+        let wrong = Diagnostic::error(format!("{} is not a prefix", super::quoted(&to.value)));
         let instead = "; to take the prefix away, use `strip_prefix`";
         let instead = if to.value.len() < 2 { instead } else { "" };
         cx.report(wrong.at(to.span, invalid.label).help(format!("{}{instead}", invalid.help)));
@@ -124,7 +124,7 @@ fn prefix(
     let parts = match parse_prefix(&at.value) {
         Ok(parts) => parts,
         Err(invalid) => {
-            let wrong = format!("`{}` is not a prefix", super::shorten(&at.value));
+            let wrong = format!("{} is not a prefix", super::quoted(&at.value));
             cx.report(Diagnostic::error(wrong).at(at.span, invalid.label).help(invalid.help));
             return None;
         }
@@ -153,7 +153,7 @@ fn prefix(
 }
 
 fn edits(file: &schema::HeaderEdits, cx: &mut Context<'_>) -> Option<HeaderEdits> {
-    let remove: Option<Vec<HeaderName>> = cx.read_all(&file.remove);
+    let remove: Option<Vec<HeaderName>> = cx.read_set(&file.remove, "header");
     for (name, at) in remove.iter().flatten().zip(&file.remove) {
         protect(name, at.span, cx);
     }
@@ -162,7 +162,6 @@ fn edits(file: &schema::HeaderEdits, cx: &mut Context<'_>) -> Option<HeaderEdits
     let edits = HeaderEdits { remove: remove?, set: set?, add: add? };
     let removed: Vec<(Span, HeaderName)> =
         file.remove.iter().map(|at| at.span).zip(edits.remove.iter().cloned()).collect();
-    cx.refuse_twice(&removed, "header");
     for ((name, _), (at, _)) in edits.set.iter().zip(&file.set.0) {
         if let Some((first, _)) = removed.iter().find(|(_, removed)| removed == name) {
             cx.report(
@@ -221,13 +220,13 @@ pub(crate) fn cors(
     let cors = &file.value;
     let help = "list the pages that may call, as `origins = [\"https://app.example.com\"]`";
     let list = cx.required(cors.origins.as_ref(), inner, "origins", help);
-    let origins: Option<Vec<Origin>> = list.and_then(|list| cx.read_all(&list.value));
+    let origins: Option<Vec<Origin>> = list.and_then(|list| cx.read_set(&list.value, "origin"));
     if let (Some(list), Some(origins)) = (list, &origins) {
         check_origins(inner, list, origins, cors, cx);
     }
-    let methods: Option<Vec<Method>> = cx.read_all(&cors.methods);
-    let headers = cx.read_all(&cors.headers);
-    let expose = cx.read_all(&cors.expose);
+    let methods: Option<Vec<Method>> = cx.read_set(&cors.methods, "method");
+    let headers = cx.read_set(&cors.headers, "header");
+    let expose = cx.read_set(&cors.expose, "header");
     let max_age = cx.bounded(&cors.max_age, Duration::ZERO, Duration::from_secs(86_400));
     let origins = origins?;
     Some(Cors {
@@ -260,7 +259,6 @@ fn check_origins(
         cx.report(none.help("name the pages that may call, or remove the table"));
     }
     let places: Vec<_> = list.value.iter().map(|origin| origin.span).zip(origins).collect();
-    cx.refuse_twice(&places, "origin");
     let Some((any, _)) = places.iter().find(|(_, origin)| **origin == Origin::Any) else { return };
     if cors.credentials.value {
         cx.report(

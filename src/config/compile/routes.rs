@@ -132,7 +132,7 @@ fn open(
                 .help("name the accepted credentials in `auth`, or remove `scopes`"),
         );
     }
-    if route.forward_credential.value {
+    if route.forward_credential.value && route.upstream.is_some() {
         let message = format!("{} reads no credential that could be passed on", owner.subject());
         cx.report(
             Diagnostic::error(message)
