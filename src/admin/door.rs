@@ -24,9 +24,9 @@ use tokio::time::{Instant, Sleep};
 pub(super) const MAX_CONNECTIONS: usize = 64;
 /// Bytes of a request, head and body together.
 pub(super) const MAX_REQUEST: usize = 16 * 1024;
-/// From the accept to the end of the first head.
-const FIRST: Duration = Duration::from_secs(10);
-/// From the start of a response to the end of the next head; above the usual scrape interval.
+/// From the accept to a request's first byte, and from there to the first byte of its response.
+const REQUEST: Duration = Duration::from_secs(10);
+/// From the first byte of a response to the next request; above the usual scrape interval.
 const NEXT: Duration = Duration::from_secs(75);
 /// After a failed accept, for example without a free file descriptor.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -81,7 +81,7 @@ pub(super) struct Visit {
 
 impl Visit {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
-        let deadline = Box::pin(tokio::time::sleep(FIRST));
+        let deadline = Box::pin(tokio::time::sleep(REQUEST));
         Self { stream, deadline, heard: 0, _place: place }
     }
 
@@ -106,7 +106,11 @@ impl AsyncRead for Visit {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.heard += buf.filled().len() - before;
+        let read = buf.filled().len() - before;
+        if self.heard == 0 && read > 0 {
+            self.deadline.as_mut().reset(Instant::now() + REQUEST);
+        }
+        self.heard += read;
         if self.heard > MAX_REQUEST {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -120,7 +124,7 @@ impl AsyncWrite for Visit {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // The first write after a read begins a response, and the time of the next request.
+        // The first write after a read begins a response.
         if std::mem::take(&mut self.heard) > 0 {
             self.deadline.as_mut().reset(Instant::now() + NEXT);
         }

@@ -226,6 +226,23 @@ mod tests {
         assert!(begun.elapsed() <= Duration::from_secs(11));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_between_scrapes_but_not_for_ever() {
+        let admin = start();
+        let mut stream = TcpStream::connect(admin.address).await.unwrap();
+        for _ in 0..3 {
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut answer = vec![0; 4096];
+            let read = stream.read(&mut answer).await.unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
+            // The clock is the test's own, so this takes no time.
+            tokio::time::advance(Duration::from_secs(60)).await;
+        }
+        let begun = Instant::now();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        assert!(begun.elapsed() <= Duration::from_secs(16));
+    }
+
     #[tokio::test]
     async fn a_request_that_is_too_large_is_not_read_to_its_end() {
         let admin = start();

@@ -53,15 +53,15 @@ async fn health() -> &'static str {
 }
 
 async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    answer(StatusCode::OK, &method, &uri, &headers, &body)
+    answer(200, &method, &uri, &headers, &body)
 }
 
 async fn slow(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let Some(delay) = delay(uri.query().unwrap_or_default()) else {
-        return bad_request("ask for a number of milliseconds, as in /slow?ms=250");
+        return mistaken("ask for a number of milliseconds, as in /slow?ms=250");
     };
     tokio::time::sleep(delay.min(MAX_DELAY)).await;
-    answer(StatusCode::OK, &method, &uri, &headers, &body)
+    answer(200, &method, &uri, &headers, &body)
 }
 
 async fn status(
@@ -71,10 +71,9 @@ async fn status(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let code = code.parse().ok().filter(|code| (200..=599).contains(code));
-    match code.and_then(|code| StatusCode::from_u16(code).ok()) {
-        Some(status) => answer(status, &method, &uri, &headers, &body),
-        None => bad_request("ask for a status from 200 to 599, as in /status/503"),
+    match code.parse() {
+        Ok(status @ 200..=599) => answer(status, &method, &uri, &headers, &body),
+        _ => mistaken("ask for a status from 200 to 599, as in /status/503"),
     }
 }
 
@@ -84,13 +83,7 @@ fn delay(query: &str) -> Option<Duration> {
     value.map_or(Some(0), |value| value.parse().ok()).map(Duration::from_millis)
 }
 
-fn answer(
-    status: StatusCode,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Response {
+fn answer(status: u16, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Response {
     let mut fields = Map::new();
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -112,13 +105,15 @@ fn answer(
     json(status, &echo)
 }
 
-fn bad_request(message: &str) -> Response {
-    json(StatusCode::BAD_REQUEST, &json!({ "error": message }))
+/// An upstream's own refusal, which the gateway passes on as it is.
+fn mistaken(message: &str) -> Response {
+    json(400, &json!({ "error": message }))
 }
 
-fn json(status: StatusCode, value: &Value) -> Response {
+fn json(status: u16, value: &Value) -> Response {
     // Bodies are for people.
     let kind = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let status = StatusCode::from_u16(status).unwrap_or_default();
     (status, [kind], format!("{value:#}\n")).into_response()
 }
 

@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Buffers.
 const SHARDS: usize = 4;
 /// Memory that a buffer keeps when it is empty.
-const KEPT: usize = 2 * BATCH;
+const KEPT: usize = 4 * BATCH;
 
 /// A log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,18 +90,8 @@ impl Sink {
         dropped: IntCounter,
         failed: fn(&io::Error),
     ) -> Result<Self, StartError> {
-        let shared = Arc::new(Shared {
-            name,
-            shards: Default::default(),
-            waiting: AtomicBool::new(false),
-            urgent: AtomicBool::new(false),
-            life: Mutex::new(Life::Open),
-            wake: Condvar::new(),
-            ended: Condvar::new(),
-            dropped,
-        });
-        let mut writer =
-            Writer { shared: Arc::clone(&shared), out, failed, failing: false, torn: false };
+        let shared = Arc::new(Shared::new(name, dropped));
+        let mut writer = Writer::new(&shared, out, failed);
         thread::Builder::new()
             .name(name.into())
             .spawn(move || writer.run())
@@ -145,6 +135,19 @@ impl Drop for Sink {
 }
 
 impl Shared {
+    fn new(name: &'static str, dropped: IntCounter) -> Self {
+        Self {
+            name,
+            shards: Default::default(),
+            waiting: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            life: Mutex::new(Life::Open),
+            wake: Condvar::new(),
+            ended: Condvar::new(),
+            dropped,
+        }
+    }
+
     /// A buffer with room, the first that nobody else is writing to; none if all are full.
     fn find_room(&self) -> Option<MutexGuard<'_, Shard>> {
         let mut busy = None;
@@ -198,6 +201,10 @@ struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
+    fn new(shared: &Arc<Shared>, out: W, failed: fn(&io::Error)) -> Self {
+        Self { shared: Arc::clone(shared), out, failed, failing: false, torn: false }
+    }
+
     fn run(&mut self) {
         let mut spare = Vec::new();
         while self.wait() == Life::Open {
@@ -279,5 +286,65 @@ impl<W: Write> Writer<W> {
             }
         }
         self.out.flush().map_err(|error| (error, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// What an output does with a write: takes so many bytes, or fails.
+    type Step = Result<usize, io::ErrorKind>;
+
+    /// Does as it is told, then takes everything, and keeps what it took.
+    struct Scripted(VecDeque<Step>, Vec<u8>);
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let take = self.0.pop_front().unwrap_or(Ok(bytes.len()))?;
+            let taken = &bytes[..take.min(bytes.len())];
+            self.1.extend_from_slice(taken);
+            Ok(taken.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_an_output_does_not_take_is_counted_and_leaves_whole_lines_behind_it() {
+        use io::ErrorKind::{Interrupted, StorageFull, WouldBlock};
+        let batches: [&[u8]; 3] = [b"one\ntwo\n", b"three\n", b"four\n"];
+        let table: &[(&str, &[Step], &str, u64)] = &[
+            ("takes all", &[], "one\ntwo\nthree\nfour\n", 0),
+            ("takes little", &[Ok(1), Ok(4), Ok(1)], "one\ntwo\nthree\nfour\n", 0),
+            (
+                "is interrupted, or not ready",
+                &[Err(Interrupted), Ok(2), Err(WouldBlock), Err(WouldBlock)],
+                "one\ntwo\nthree\nfour\n",
+                0,
+            ),
+            ("is full for a batch", &[Err(StorageFull)], "three\nfour\n", 2),
+            ("is full after a line", &[Ok(4), Err(StorageFull)], "one\nthree\nfour\n", 1),
+            ("is full inside a line", &[Ok(5), Err(StorageFull)], "one\nt\nthree\nfour\n", 1),
+            (
+                "is full for longer, inside a line",
+                &[Ok(5), Err(StorageFull), Err(StorageFull)],
+                "one\nt\nfour\n",
+                2,
+            ),
+            ("is closed", &[Ok(0), Ok(0), Ok(0)], "", 4),
+        ];
+        for (name, steps, expected, expected_lost) in table {
+            let lost = IntCounter::new("lost", "Lines.").unwrap();
+            let shared = Arc::new(Shared::new("test", lost.clone()));
+            let out = Scripted(steps.iter().copied().collect(), Vec::new());
+            let mut writer = Writer::new(&shared, out, |_| {});
+            batches.iter().for_each(|batch| writer.write(batch));
+            assert_eq!(String::from_utf8_lossy(&writer.out.1), *expected, "{name}");
+            assert_eq!(lost.get(), *expected_lost, "{name}");
+        }
     }
 }
