@@ -13,7 +13,7 @@ use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
 use crate::stores::embedded::Embedded;
 use crate::tasks::reload::Reload;
-use crate::tasks::watch::FileWatch;
+use crate::tasks::watch::{FileWatch, WatchError};
 use crate::tasks::{feed, health};
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::{AccessLog, Clock};
@@ -23,7 +23,7 @@ use pingora_core::server::configuration::ServerConf;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -82,12 +82,8 @@ async fn serve(
     on_ready: impl AsyncFnOnce(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<Ending> {
     let (hangup, mut end) = Signals::take().context("signals cannot be handled")?.split();
-    let loaded = config::load(&options.conf, SecretFiles::Create)
-        .map_err(|report| anyhow::anyhow!("{report}"))?;
+    let (loaded, watch) = load(&options.conf)?;
     let fixed = loaded.config.fixed.clone();
-    let watch = FileWatch::start(&loaded.watched)
-        .inspect_err(|error| log::error!(error:% = error; "only SIGHUP reloads the configuration"))
-        .ok();
     let process = Process::build(loaded)?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
     let bound = runtime::bind(&fixed.listeners, workers, &process.live)?;
@@ -118,6 +114,21 @@ async fn serve(
     on_ready(&ready).await?;
     log::info!(workers = workers.get(), revision = 1; "gateway is ready");
     process.until_the_end(&mut end, &mut crew).await
+}
+
+/// Loads the configuration and watches its files, without a moment between the two in which a
+/// change could be missed.
+fn load(conf: &Path) -> anyhow::Result<(Loaded, Option<FileWatch>)> {
+    let unwatched = |error: &WatchError| {
+        log::error!(error:% = error; "only SIGHUP reloads the configuration");
+    };
+    let mut watch = FileWatch::start(&[conf.to_path_buf()]).inspect_err(unwatched).ok();
+    let loaded = config::load(conf, SecretFiles::Create)
+        .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))?;
+    if let Some(Err(error)) = watch.as_mut().map(|watch| watch.update(&loaded.watched)) {
+        log::error!(error:% = error; "a file of the configuration is not watched");
+    }
+    Ok((loaded, watch))
 }
 
 impl Process {

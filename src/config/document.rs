@@ -165,9 +165,11 @@ fn twice(path: &[String], in_one_file: bool, first: Span, second: Span) -> Diagn
 fn before_on_line(text: &str, name: &str, byte: usize) -> Option<Range<usize>> {
     let start = line_start(text, byte);
     let before = text.get(start..byte)?;
-    let (at, _) = (before.match_indices(name)).rfind(|(at, _)| {
-        before.get(at + name.len()..).is_some_and(|it| it.trim_start().starts_with('='))
-    })?;
+    let given = |at: &usize| {
+        let rest = before.get(at + name.len()..).unwrap_or_default();
+        rest.trim_start().starts_with('=')
+    };
+    let at = before.match_indices(name).map(|(at, _)| at).filter(given).last()?;
     Some(start + at..start + at + name.len())
 }
 

@@ -87,9 +87,10 @@ impl Exchange {
         }
         self.request_id =
             self.trusted_request_id(headers).unwrap_or_else(|| request_id(self.began_at));
-        if let Some(parent) = headers.get(super::forward::TRACEPARENT) {
-            self.trace =
-                TraceContext::resume(parent.as_bytes()).unwrap_or(TraceContext::start(false));
+        let mut parents = headers.get_all(super::forward::TRACEPARENT).iter();
+        // Two of them are none: the standard has one, and nobody could say which is meant.
+        if let (Some(parent), None) = (parents.next(), parents.next()) {
+            self.trace = TraceContext::resume(parent.as_bytes()).unwrap_or(self.trace);
         }
     }
 
