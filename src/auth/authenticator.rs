@@ -9,6 +9,7 @@
 //! unknown key costs the same work as a wrong one.
 
 use super::api_key::{KeyDigest, KeyForm, KeyId};
+use super::compact::MAX_TOKEN;
 use super::denied::{AmbiguousReason, Denied, InvalidReason};
 use super::directory::{Directory, KeyEntry, Lookup};
 use super::identity::{ApiKeys, Caller, Consumer, JwtIssuer, Method, Requirement, UnixTime};
@@ -211,6 +212,9 @@ impl Authenticator {
     }
 
     fn by_cached_token(&self, text: &[u8]) -> Option<Identified> {
+        if text.len() > MAX_TOKEN {
+            return Some(Err(invalid_token(InvalidReason::TooLong)));
+        }
         let found = self.tokens.find(&TokenCache::digest(text), &self.issuers, &self.clock)?;
         match found {
             Ok(token) => {

@@ -1,6 +1,6 @@
 //! Keys and consumers as the request path sees them: a cache in front of a store.
 //!
-//! The store is a port with three answers. In front of it stand two shelves ([`super::shelf`]), one
+//! The store is a port with three answers. In front of it stand two shelves (`shelf.rs`), one
 //! for keys and one for consumers by name, that the change feed ([`super::changes`]) keeps honest.
 //!
 //! Must stay true: a hit neither allocates nor waits; an answer older than a change that is already

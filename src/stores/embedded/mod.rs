@@ -50,7 +50,7 @@ impl Embedded {
         let writer = file::open(path)?;
         let path: Arc<Path> = Arc::from(path);
         let (jobs, queue) = mpsc::channel(QUEUE);
-        reader::start(&path, queue)?;
+        reader::start(&path, clock.clone(), queue)?;
         Ok(Self { path, clock, writer: Arc::new(Mutex::new(writer)), jobs })
     }
 

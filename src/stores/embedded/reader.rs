@@ -10,6 +10,7 @@ use crate::auth::api_key::KeyId;
 use crate::auth::changes::{Change, ChangeKind, Changes};
 use crate::auth::directory::KeyRecord;
 use crate::auth::{Consumer, Outage};
+use crate::telemetry::{Clock, Moment};
 use rusqlite::Connection;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -23,6 +24,9 @@ pub(super) type Read<T> = Result<T, Outage>;
 /// Revisions that are told at once.
 const BATCH: u64 = 500;
 
+/// How often the log hears of errors.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// A question. Nobody waits any more when its `reply` is closed.
 pub(super) enum Job {
     Changes { since: Option<u64>, reply: oneshot::Sender<Read<Changes>> },
@@ -31,8 +35,13 @@ pub(super) enum Job {
 }
 
 /// Starts the thread; it ends with the last sender of `jobs`.
-pub(super) fn start(path: &Arc<Path>, mut jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
-    let mut reader = Reader { path: Arc::clone(path), open: None, file: None };
+pub(super) fn start(
+    path: &Arc<Path>,
+    clock: Clock,
+    mut jobs: mpsc::Receiver<Job>,
+) -> Result<(), StoreError> {
+    let mut reader =
+        Reader { path: Arc::clone(path), clock, open: None, file: None, told_at: None };
     std::thread::Builder::new()
         .name("store-reader".to_owned())
         .spawn(move || {
@@ -46,9 +55,12 @@ pub(super) fn start(path: &Arc<Path>, mut jobs: mpsc::Receiver<Job>) -> Result<(
 
 struct Reader {
     path: Arc<Path>,
+    clock: Clock,
     open: Option<Open>,
     /// The file that was open last.
     file: Option<File>,
+    /// When the log was last told of an error.
+    told_at: Option<Moment>,
 }
 
 /// Device and inode, to notice that another file was put in the store's place.
@@ -82,12 +94,21 @@ impl Reader {
             return;
         }
         let read = self.open().and_then(query).map_err(|error| {
-            log::debug!("{}", StoreError::of(&self.path, error));
             self.open = None;
+            self.tell(error);
             Outage::Failed
         });
         // An error says that nobody waits any more.
         drop(reply.send(read));
+    }
+
+    /// Logs an error, but not each of a thousand.
+    fn tell(&mut self, error: rusqlite::Error) {
+        let now = self.clock.now();
+        if self.told_at.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
+            self.told_at = Some(now);
+            log::error!(error:% = StoreError::of(&self.path, error); "the store cannot be read");
+        }
     }
 
     fn open(&mut self) -> rusqlite::Result<&mut Open> {
