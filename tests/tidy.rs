@@ -15,7 +15,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Rule, file, and why the rule does not apply there.
-const EXCEPTIONS: &[(Rule, &str, &str)] = &[];
+const EXCEPTIONS: &[(Rule, &str, &str)] = &[
+    (Rule::Status, "src/proxy/account.rs", "records what was sent; 499 has no constant"),
+    (Rule::Status, "src/tasks/demo.rs", "the demo upstream is a server of its own"),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rule {
@@ -39,7 +42,7 @@ const MAX_PRODUCTION_LINES: usize = 400;
 
 #[test]
 fn a_file_has_at_most_400_production_lines() {
-    let long = sources("src").filter(|source| !source.is_test()).filter_map(|source| {
+    let long = production().filter_map(|source| {
         let lines = source.production_lines();
         let text = format!("{lines} production lines; split it by idea");
         (lines > MAX_PRODUCTION_LINES).then_some((source.path, 1, text))
@@ -315,8 +318,17 @@ fn mentions(source: Source, names: &[&str], text: &str) -> Vec<Finding> {
     at.map(|at| (source.path.clone(), line_of(code, at), text.to_owned())).collect()
 }
 
+/// Every file that is part of the program.
 fn production() -> impl Iterator<Item = Source> {
-    sources("src").filter(|source| !source.is_test())
+    let all: Vec<_> = sources("src").collect();
+    let tests: Vec<_> = all.iter().flat_map(Source::test_modules).collect();
+    let is_test = move |source: &Source| {
+        tests.iter().any(|test| match test.strip_suffix('/') {
+            Some(_) => source.path.starts_with(test),
+            None => source.path == *test,
+        })
+    };
+    all.into_iter().filter(move |source| !is_test(source))
 }
 
 fn everywhere() -> impl Iterator<Item = Source> {

@@ -32,11 +32,24 @@ impl Source {
         Self { path, text, code, production, test_lines }
     }
 
-    /// A file that is compiled for tests only.
-    pub(crate) fn is_test(&self) -> bool {
-        !self.path.starts_with("src/")
-            || self.path.ends_with("/tests.rs")
-            || self.path.contains("/tests/")
+    /// The files and folders of the modules that this file compiles for tests only.
+    pub(crate) fn test_modules(&self) -> Vec<String> {
+        let inside = self.path.strip_suffix("/mod.rs").or_else(|| self.path.strip_suffix(".rs"));
+        let folder = match inside.unwrap_or(&self.path) {
+            "src/lib" | "src/main" => "src",
+            folder => folder,
+        };
+        let marks = self.code.match_indices(TEST_MARK).map(|(at, _)| at + TEST_MARK.len());
+        marks
+            .filter_map(|at| {
+                let item = &self.code[at..];
+                let end = item.find(['{', ';'])?;
+                item[end..].starts_with(';').then_some(())?;
+                let (_, name) = item[..end].trim().rsplit_once("mod ")?;
+                Some([format!("{folder}/{name}.rs"), format!("{folder}/{name}/")])
+            })
+            .flatten()
+            .collect()
     }
 
     /// Lines outside of test items.
@@ -44,6 +57,8 @@ impl Source {
         self.text.lines().count() - self.test_lines
     }
 }
+
+const TEST_MARK: &str = "#[cfg(test)]";
 
 /// The number of the line, from 1, that byte `at` is on.
 pub(crate) fn line_of(text: &str, at: usize) -> usize {
@@ -191,16 +206,15 @@ fn char_literal(text: &str, at: usize) -> Option<usize> {
 
 /// The code without `#[cfg(test)]` items, and how many lines those have.
 fn blank_test_items(code: &str) -> (String, usize) {
-    const MARK: &str = "#[cfg(test)]";
     let mut out = code.as_bytes().to_vec();
     let (mut lines, mut behind) = (0, 0);
-    for (at, _) in code.match_indices(MARK) {
+    for (at, _) in code.match_indices(TEST_MARK) {
         if at < behind {
             continue;
         }
-        let after = &code[at + MARK.len()..];
+        let after = &code[at + TEST_MARK.len()..];
         let stop = after.find(['{', ';']).unwrap_or(after.len());
-        let from = at + MARK.len() + stop;
+        let from = at + TEST_MARK.len() + stop;
         behind = if after[stop..].starts_with('{') { closing(code, from) } else { from };
         lines += code[at..behind].matches('\n').count() + 1;
         blank(&mut out, at, behind);
@@ -229,4 +243,15 @@ fn test_modules_do_not_count_as_production() {
     let source = Source::new("src/a.rs".to_owned(), text.to_owned());
     assert_eq!(source.production_lines(), 4);
     assert!(source.production.contains("fn c") && !source.production.contains("fn b"));
+}
+
+#[test]
+fn files_of_test_modules_are_known() {
+    let text = "#[cfg(test)]\npub(crate) mod fake;\n#[cfg(test)]\nmod tests {\n}\nmod real;\n";
+    for (path, folder) in
+        [("src/auth/mod.rs", "src/auth"), ("src/auth.rs", "src/auth"), ("src/lib.rs", "src")]
+    {
+        let source = Source::new(path.to_owned(), text.to_owned());
+        assert_eq!(source.test_modules(), [format!("{folder}/fake.rs"), format!("{folder}/fake/")]);
+    }
 }
