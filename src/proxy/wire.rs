@@ -84,6 +84,9 @@ fn check_request_line(line: &[u8], max_target: usize) -> Result<bool, BadHead> {
     let first = memchr::memchr(b' ', line).ok_or(BadHead::RequestLine)?;
     let last = memchr::memrchr(b' ', line).ok_or(BadHead::RequestLine)?;
     let method = line.get(..first).unwrap_or_default();
+    if first == last {
+        return Err(BadHead::RequestLine);
+    }
     let target = line.get(first + 1..last).unwrap_or_default();
     let version = line.get(last + 1..).unwrap_or_default();
     let is_method =
