@@ -11,4 +11,5 @@
 #[expect(dead_code, reason = "the harness offers more than the tests of the moment use")]
 mod support;
 
+mod driven;
 mod harness;

@@ -16,7 +16,8 @@ use toml::{Table, Value};
 /// Signs and checks the tokens of tests.
 pub(crate) const JWT_SECRET: &str = "it-only-secret-it-only-secret-it-only-secret";
 
-/// What every gateway of a test has: free ports, no announcement before the drain, two workers.
+/// What every gateway of a test has: free ports, two workers, no announcement before the drain, and
+/// an issuer whose secret is [`JWT_SECRET`].
 const BASE: &str = r#"
 workers = 2
 [listeners.public]
@@ -28,6 +29,7 @@ path = "../data/gateway.db"
 [drain]
 announce = "0s"
 deadline = "10s"
+[auth.jwt.default]
 "#;
 
 /// A gateway that is being described.
