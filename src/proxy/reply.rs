@@ -10,7 +10,7 @@ use super::forward;
 use super::head;
 use super::rejection::{BadHead, Rejection, Told};
 use crate::auth::{Denied, Method as Credentials};
-use crate::routing::{NoMatch, Preflight};
+use crate::routing::{CORS_FIELDS, NoMatch, Preflight};
 use crate::snapshot::{Action, Route};
 use bytes::Bytes;
 use http::header::{
@@ -56,6 +56,10 @@ pub fn allow_origin(
     headers: &http::HeaderMap,
 ) -> Result<()> {
     if let Some(cors) = &route.cors {
+        // What the upstream says of it is not the route's policy.
+        for name in &CORS_FIELDS {
+            response.remove_header(name);
+        }
         for (name, value) in cors.actual(headers) {
             if name == http::header::VARY {
                 response.append_header(name, value)?;
