@@ -14,7 +14,7 @@ use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
 use super::reply;
 use super::watchdog;
-use crate::snapshot::{Live, Parts};
+use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,15 +84,16 @@ impl Gateway {
         let Some(route) = ctx.trail.route.clone() else {
             return Err(internal("an admitted request has no route"));
         };
-        let upgrade = session.is_upgrade_req();
-        match Passage::begin(admission, &route, upgrade, self.parts.clock.now()) {
-            Ok(passage) => {
+        match &route.action {
+            Action::Proxy(way) => {
+                let (upgrade, now) = (session.is_upgrade_req(), self.parts.clock.now());
+                let passage = Passage::begin(admission, way, upgrade, now);
                 ctx.stage = Stage::Passing(Box::new(passage));
                 Ok(false)
             }
-            Err(admission) => {
+            Action::Answer(answer) => {
                 ctx.stage = Stage::Answered(Some(admission));
-                ctx.status = reply::act(session, ctx, &route).await?;
+                ctx.status = reply::answer(session, ctx, &route, answer).await?;
                 Ok(true)
             }
         }

@@ -5,7 +5,7 @@
 
 use super::pipeline::Admission;
 use super::rejection::{Rejection, UpstreamFailure};
-use crate::snapshot::{Action, Route};
+use crate::snapshot::Way;
 use crate::telemetry::Moment;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::upstreams::{Failure, Pick, Timeouts, Tried, Upstream};
@@ -41,35 +41,25 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// Begins the way that the route's action names.
-    ///
-    /// # Errors
-    /// The admission itself, when the action needs no upstream.
-    pub fn begin(
-        admission: Admission,
-        route: &Route,
-        upgrade: bool,
-        now: Moment,
-    ) -> Result<Self, Admission> {
-        let Action::Proxy { upstream, timeouts, stream, metrics } = &route.action else {
-            return Err(admission);
-        };
-        Ok(Self {
+    /// Begins a way. The total timeout runs from here.
+    #[must_use]
+    pub fn begin(admission: Admission, way: &Way, upgrade: bool, now: Moment) -> Self {
+        Self {
             admission,
-            upstream: Arc::clone(upstream),
+            upstream: Arc::clone(&way.upstream),
             pick: None,
             tries: 0,
             answered: None,
             reused: false,
             watchdog: None,
             timed_out: false,
-            stream: *stream || upgrade,
-            timeouts: *timeouts,
-            metrics: metrics.clone(),
+            stream: way.stream || upgrade,
+            timeouts: way.timeouts,
+            metrics: way.metrics.clone(),
             tried: Tried::default(),
-            deadline: now + timeouts.total,
+            deadline: now + way.timeouts.total,
             try_began: now,
-        })
+        }
     }
 
     /// Picks the endpoint of the next try.

@@ -11,7 +11,7 @@ use super::head;
 use super::rejection::{BadHead, Rejection, Told};
 use crate::auth::{Denied, Method as Credentials};
 use crate::routing::{CORS_FIELDS, NoMatch, Preflight};
-use crate::snapshot::{Action, Route};
+use crate::snapshot::{Answer, Route};
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -86,21 +86,24 @@ pub async fn health(session: &mut Session, exchange: &Exchange, drain: &Drain) -
     Ok(status.as_u16())
 }
 
-/// Runs an action that needs no upstream.
-pub async fn act(session: &mut Session, exchange: &Exchange, route: &Route) -> Result<u16> {
-    let (mut response, body) = match &route.action {
-        Action::Reply { status, content_type, body } => {
+/// Answers as the route says, without an upstream.
+pub async fn answer(
+    session: &mut Session,
+    exchange: &Exchange,
+    route: &Route,
+    answer: &Answer,
+) -> Result<u16> {
+    let (mut response, body) = match answer {
+        Answer::Reply { status, content_type, body } => {
             let mut response = ResponseHeader::build(*status, Some(6))?;
             response.insert_header(CONTENT_TYPE, content_type.clone())?;
             (response, body.clone())
         }
-        Action::Redirect { status, location } => {
+        Answer::Redirect { status, location } => {
             let mut response = ResponseHeader::build(*status, Some(6))?;
             response.insert_header(LOCATION, exchange.location(session, location)?)?;
             (response, Bytes::new())
         }
-        // Not reached: the caller proxies these.
-        Action::Proxy { .. } => (ResponseHeader::build(500, None)?, Bytes::new()),
     };
     decorate(&mut response, exchange)?;
     allow_origin(&mut response, route, &session.req_header().headers)?;
