@@ -262,7 +262,7 @@ fn a_renewed_certificate_is_taken_and_a_wrong_key_is_not() {
 
     let (chain, other_key) = certificate("a.example.com");
     folder.write("conf/tls/chain.pem", &chain, 0o644);
-    let report = folder.load().err().unwrap().to_string();
+    let report = folder.load().unwrap_err().to_string();
     assert!(report.contains("the key does not belong to the certificate"), "{report}");
     assert!(!report.contains("BEGIN"));
 
@@ -310,7 +310,7 @@ fn a_folder_that_is_too_much_is_refused() {
     folder.write("conf/large.toml", "#".repeat(1024 * 1024 + 1), 0o600);
     folder.write("conf/binary.toml", b"a = 1\n\xff\xfe", 0o600);
     std::os::unix::fs::symlink("absent", folder.conf().join("dangling.toml")).unwrap();
-    let report = folder.load().err().unwrap();
+    let report = folder.load().unwrap_err();
     let told = folder.told(&report);
     for part in ["it is larger than 1 MiB", "line 2 is not UTF-8", "No such file", "3 errors"] {
         assert!(told.contains(part), "{part}\n{told}");
@@ -321,17 +321,17 @@ fn a_folder_that_is_too_much_is_refused() {
     for number in 0..256 {
         many.write(&format!("conf/{number}.toml"), "", 0o600);
     }
-    assert!(many.load().err().unwrap().to_string().contains("more than 256 files"));
+    assert!(many.load().unwrap_err().to_string().contains("more than 256 files"));
 
     let nowhere = config::load_in(Path::new("/absent"), SecretFiles::Leave, &environment);
-    assert!(nowhere.err().unwrap().to_string().contains("--conf"));
+    assert!(nowhere.unwrap_err().to_string().contains("--conf"));
 }
 
 #[test]
 fn a_thousand_mistakes_make_a_short_report() {
     let text: String = (0..1000).map(|number| format!("[routes.r{number}]\n")).collect();
     let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/routes.toml", &text)]);
-    let report = folder.load().err().unwrap();
+    let report = folder.load().unwrap_err();
     let told = report.to_string();
     assert_eq!(report.len(), 3000);
     assert!(told.contains("(and 2900 more, not shown)") && told.ends_with("3000 errors"));
@@ -376,7 +376,7 @@ proptest! {
 /// One slip of an operator's hand.
 fn change(text: &mut String, at: &prop::sample::Index, kind: u8, symbol: char) {
     const LIKELY: [&str; 8] = ["\"", "[", "]", "{", "=", "\n", "# ", "."];
-    let at = text.floor_char_boundary(at.index(text.len()));
+    let at = text.floor_char_boundary(at.index(text.len() + 1));
     let rest = text[at..].to_owned();
     let line = rest.find('\n').map_or(rest.len(), |end| end + 1);
     match kind {
