@@ -256,7 +256,10 @@ fn problem(told: &Told, rejection: &Rejection, request_id: &HeaderValue) -> Byte
 }
 
 async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<()> {
-    response.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    // RFC 9110 8.6: these two have no content, and no length to tell.
+    if !matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        response.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    }
     let headers_only = body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(response), headers_only).await?;
     if !headers_only {
