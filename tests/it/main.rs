@@ -13,3 +13,7 @@ mod support;
 
 mod driven;
 mod harness;
+#[cfg(test)]
+mod routing;
+#[cfg(test)]
+mod targets;
