@@ -12,6 +12,7 @@ use crate::telemetry::trace::TraceContext;
 use http::header::{FORWARDED, HOST};
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -114,9 +115,12 @@ fn same(name: &HeaderName, owned: &HeaderName) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
 }
 
-/// The target that the upstream gets: the canonical one after the route's rewrite, never the
-/// client's spelling of it.
-pub(super) fn target(target: &Target<'_>, rewrite: &PathRewrite) -> Result<Uri> {
+/// Sets the target that the upstream gets: the canonical one after the route's rewrite, never the
+/// client's spelling of it. An authority that HTTP/2 brought along stays.
+///
+/// # Errors
+/// Never for a target that was parsed.
+pub(super) fn set_target(uri: &mut Uri, target: &Target<'_>, rewrite: &PathRewrite) -> Result<()> {
     let path = rewrite.apply(target.path());
     let query = target.query();
     let mut wire = Vec::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
@@ -125,7 +129,12 @@ pub(super) fn target(target: &Target<'_>, rewrite: &PathRewrite) -> Result<Uri> 
         wire.push(b'?');
         wire.extend_from_slice(query.as_bytes());
     }
-    Uri::from_maybe_shared(wire).map_err(|_| internal("a canonical target is no URI"))
+    let wire = PathAndQuery::from_maybe_shared(wire)
+        .map_err(|_| internal("a canonical target is no URI"))?;
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(wire);
+    *uri = Uri::from_parts(parts).map_err(|_| internal("a canonical target is no URI"))?;
+    Ok(())
 }
 
 /// Says which request this is, to the upstream's own logs and traces.
@@ -179,6 +188,12 @@ pub(super) struct Arrival {
     pub port: u16,
     /// The host that was asked for.
     pub host: Option<HeaderValue>,
+}
+
+/// The host that was asked for: `Host`, or HTTP/2's `:authority`.
+pub(super) fn asked_host(request: &RequestParts) -> Option<HeaderValue> {
+    let host = request.headers.get(HOST).cloned();
+    host.or_else(|| HeaderValue::from_str(request.uri.authority()?.as_str()).ok())
 }
 
 /// Says where the request came from. A trusted proxy's own words stay, and ours are appended.

@@ -19,7 +19,6 @@ use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::HOST;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -204,7 +203,7 @@ impl ProxyHttp for Gateway {
             client: ctx.client,
             tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
             port: session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port()),
-            host: parts.headers.get(HOST).cloned(),
+            host: forward::asked_host(&parts),
         };
         forward::strip(&mut parts.headers, ctx.client.trusted, credentials);
         forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
@@ -212,7 +211,7 @@ impl ProxyHttp for Gateway {
         forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
         forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
         forward::edit(&mut parts.headers, &route.rewrite.request);
-        parts.uri = forward::target(&target, &route.rewrite.path)?;
+        forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
         *request = parts.into();
         if let Some(ends) = ends {
             request.set_send_end_stream(ends);
