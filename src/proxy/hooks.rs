@@ -171,12 +171,12 @@ impl ProxyHttp for Gateway {
         _digest: Option<&Digest>,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let now = self.parts.clock.now();
         let exclusive = peer.options.alpn.get_max_http_version() < 2;
         if let Some(passage) = ctx.passage() {
             passage.reused = reused;
             if passage.stream && exclusive {
-                passage.watchdog = Some(watchdog::watch(fd, passage.head_timeout(now)));
+                let timeout = passage.head_timeout(self.parts.clock.now());
+                passage.watchdog = Some(watchdog::watch(fd, timeout));
             }
         }
         Ok(())
