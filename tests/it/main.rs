@@ -11,4 +11,8 @@
 #[expect(dead_code, reason = "the harness offers more than the tests of the moment use")]
 mod support;
 
+#[cfg(test)]
+mod command_line;
 mod harness;
+#[cfg(test)]
+mod keys;

@@ -4,6 +4,7 @@
 //! file lies in a folder of the test's own, and what is started here ends with its value.
 
 pub(crate) mod client;
+pub(crate) mod credential;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod load;
