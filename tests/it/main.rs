@@ -16,3 +16,9 @@ mod command_line;
 mod harness;
 #[cfg(test)]
 mod keys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod tokens;

@@ -13,6 +13,7 @@ pub(crate) mod origin;
 pub(crate) mod origin_process;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod secret;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 pub(crate) mod wire;
