@@ -251,6 +251,12 @@ fn claim_attacks() -> Vec<(&'static str, String, R)> {
         ),
         ("a subject with a zero byte", with_claims(r#""sub":"a\u0000""#), R::ConsumerClaim),
         ("a subject with a C1 control", with_claims(r#""sub":"a\u0085b""#), R::ConsumerClaim),
+        ("a subject beyond ASCII", with_claims(r#""sub":"J\u00fcrgen""#), R::ConsumerClaim),
+        (
+            "a subject with a byte that may break a line",
+            with_claims(r#""sub":"\u00c5""#),
+            R::ConsumerClaim,
+        ),
         ("a subject with a space behind", with_claims(r#""sub":"alice ""#), R::ConsumerClaim),
         (
             "a long subject",

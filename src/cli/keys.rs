@@ -2,9 +2,9 @@
 //!
 //! Must stay true: a key is printed once, when it is made; nothing else here has ever seen it.
 
-use super::ledger::{Ledger, PAGE, parse_span, parse_time, show_time};
+use super::ledger::{Ledger, parse_span, parse_time, show_time};
 use crate::auth::api_key::{KeyForm, KeyId, PlainKey};
-use crate::auth::registry::{KeyInfo, NewKey, Page, RegistryError, Rotation};
+use crate::auth::registry::{KeyInfo, NewKey, RegistryError, Rotation};
 use crate::auth::{ApiKeys, UnixTime};
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -108,9 +108,6 @@ async fn carry_out(
     match command {
         Command::Issue { consumer, name, plan, scopes, not_before, end } => {
             let (plain, proof) = KeyForm::new(keys).generate()?;
-            if let Some(plan) = &plan {
-                ledger.warn_of_unknown_plan(plan)?;
-            }
             let expires_at = match end {
                 End { expires_in: Some(span), .. } => {
                     Some(not_before.unwrap_or_default().max(now).after(span))
@@ -119,8 +116,8 @@ async fn carry_out(
             };
             let new = NewKey { proof, consumer, name, plan, scopes, not_before, expires_at };
             let issued = ledger.registry.issue_key(new).await?;
-            warn_of_disabled(ledger, &issued).await?;
-            print_issued(ledger, keys, &plain, &issued, None)
+            print_issued(ledger, keys, &plain, &issued, None)?;
+            warn_of_refusals(ledger, &issued).await
         }
         Command::List { consumer } => list(ledger, consumer.as_deref(), now).await,
         Command::Revoke { key } => {
@@ -149,8 +146,10 @@ async fn carry_out(
     }
 }
 
-async fn warn_of_disabled(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
+/// Warns of what keeps a new key from working, beside the key itself.
+async fn warn_of_refusals(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
     let owner = ledger.registry.consumer(&issued.consumer).await?.consumer;
+    ledger.warn_of_unknown_plan(issued.plan.as_ref().unwrap_or(&owner.plan))?;
     if owner.enabled {
         return Ok(());
     }
@@ -224,17 +223,7 @@ async fn list(
     consumer: Option<&str>,
     now: UnixTime,
 ) -> anyhow::Result<()> {
-    let mut all: Vec<KeyInfo> = Vec::new();
-    loop {
-        let after = all.last().map(|info| info.id);
-        let page = Page { after: after.as_ref().map(KeyId::as_str), limit: PAGE };
-        let page = ledger.registry.keys(consumer, page).await?;
-        let is_last = page.len() < PAGE;
-        all.extend(page);
-        if is_last {
-            break;
-        }
-    }
+    let mut all = ledger.keys(consumer).await?;
     all.sort_by(|one, other| {
         (&one.consumer, one.created_at, one.id).cmp(&(&other.consumer, other.created_at, other.id))
     });

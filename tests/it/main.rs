@@ -17,3 +17,14 @@ mod harness;
 mod routing;
 #[cfg(test)]
 mod targets;
+#[cfg(test)]
+mod command_line;
+mod harness;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod tokens;

@@ -4,6 +4,7 @@
 //! file lies in a folder of the test's own, and what is started here ends with its value.
 
 pub(crate) mod client;
+pub(crate) mod credential;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod load;
@@ -12,6 +13,7 @@ pub(crate) mod origin;
 pub(crate) mod origin_process;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod secret;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 pub(crate) mod wire;
