@@ -254,21 +254,19 @@ async fn send(session: &mut Session, mut response: Parts, body: Bytes) -> Result
 
 /// The whole answer to a head that never became a request. The connection closes after it.
 #[must_use]
-pub fn refused_head(bad: BadHead) -> Vec<u8> {
-    let told = Rejection::Head(bad).told();
-    let body = format!(
-        "{{\"type\":\"{}\",\"title\":\"{}\",\"status\":{},\"code\":\"{}\"}}\n",
-        told.kind,
-        told.title,
-        told.status.as_str(),
-        told.code
-    );
-    format!(
+pub fn refused_head(bad: BadHead, request_id: &HeaderValue) -> Vec<u8> {
+    let rejection = Rejection::Head(bad);
+    let told = rejection.told();
+    let body = problem(&told, &rejection, request_id);
+    let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+         Content-Length: {}\r\nX-Request-Id: {}\r\nConnection: close\r\n\r\n",
         told.status.as_str(),
         told.status.canonical_reason().unwrap_or_default(),
         body.len(),
+        request_id.to_str().unwrap_or_default(),
     )
-    .into_bytes()
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    answer
 }
