@@ -20,6 +20,7 @@ use http::header::{
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::Result;
+use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use std::time::Duration;
 
@@ -244,9 +245,17 @@ async fn send(session: &mut Session, mut response: Parts, body: Bytes) -> Result
     if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    let headers_only = body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(response.into()), headers_only).await?;
-    if !headers_only {
+    let response = Box::new(response.into());
+    if body.is_empty() || session.req_header().method == Method::HEAD {
+        // Pingora would end an HTTP/2 stream with a frame of its own, or not at all: gRPC looks for
+        // its status in the frame that ends the stream.
+        if let ServerSession::H2(stream) = session.as_downstream_mut() {
+            stream.write_response_header(response, true)?;
+        } else {
+            session.write_response_header(response, true).await?;
+        }
+    } else {
+        session.write_response_header(response, false).await?;
         session.write_response_body(Some(body), true).await?;
     }
     Ok(status.as_u16())
