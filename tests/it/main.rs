@@ -18,6 +18,8 @@ mod harness;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod problems;
+#[cfg(test)]
 mod rewriting;
 #[cfg(test)]
 mod routing;
