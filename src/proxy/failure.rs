@@ -71,8 +71,8 @@ fn upstream_failure(error: &Error) -> Failure {
 /// What the client is told of an error; `None` when there is no client left to tell.
 #[must_use]
 pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
-    if ctx.passage().is_some_and(|passage| passage.timed_out) {
-        return Some(UpstreamFailure::Timeout.into());
+    if let Some(failure) = ctx.passage().and_then(|passage| passage.failure) {
+        return Some(failure.into());
     }
     let etype = error.etype();
     match error.esource() {

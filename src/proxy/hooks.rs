@@ -9,6 +9,7 @@ use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
 use super::forward::{self, Arrival};
 use super::head::Head;
+use super::hop;
 use super::passage::Passage;
 use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
@@ -237,6 +238,7 @@ impl ProxyHttp for Gateway {
         }
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
+        hop::strip(&mut parts.headers, ctx.status);
         reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);

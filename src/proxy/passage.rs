@@ -8,7 +8,7 @@ use super::rejection::{Rejection, UpstreamFailure};
 use crate::snapshot::Way;
 use crate::telemetry::Moment;
 use crate::telemetry::metrics::UpstreamMetrics;
-use crate::upstreams::{Failure, Pick, Timeouts, Tried, Upstream};
+use crate::upstreams::{Failure, Pick, Timeouts, Tried, Unavailable, Upstream};
 use pingora_core::upstreams::peer::HttpPeer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +31,8 @@ pub struct Passage {
     pub watchdog: Option<tokio::task::AbortHandle>,
     /// No read and no total timeout once the response has begun.
     pub stream: bool,
-    /// The last try ended for want of an answer in time.
-    pub timed_out: bool,
+    /// How the last try ended, if it failed.
+    pub failure: Option<UpstreamFailure>,
     timeouts: Timeouts,
     metrics: UpstreamMetrics,
     tried: Tried,
@@ -52,7 +52,7 @@ impl Passage {
             answered: None,
             reused: false,
             watchdog: None,
-            timed_out: false,
+            failure: None,
             stream: way.stream || upgrade,
             timeouts: way.timeouts,
             metrics: way.metrics.clone(),
@@ -71,12 +71,18 @@ impl Passage {
         if left.is_zero() {
             return Err(UpstreamFailure::Timeout.into());
         }
+        self.pick = None;
+        let picked = match (self.upstream.pick(&self.tried), self.failure.take()) {
+            (Ok(picked), _) => picked,
+            // Nobody else can be asked, so what the last one did is the answer.
+            (Err(Unavailable::AllTried), Some(failure)) => return Err(failure.into()),
+            (Err(unavailable), _) => return Err(unavailable.into()),
+        };
         if self.tries > 0 {
             self.metrics.retried();
         }
         self.try_began = now;
-        self.pick = None;
-        let pick = self.pick.insert(self.upstream.pick(&self.tried)?);
+        let pick = self.pick.insert(picked);
         self.tries += 1;
         self.reused = false;
         let bounded = Timeouts {
@@ -127,7 +133,11 @@ impl Passage {
     /// The endpoint failed this try.
     pub fn failed(&mut self, failure: Failure) {
         let failure = if self.watch_fired() { Failure::Timeout } else { failure };
-        self.timed_out = matches!(failure, Failure::Timeout);
+        self.failure = Some(match failure {
+            Failure::Connect => UpstreamFailure::Connect,
+            Failure::Timeout => UpstreamFailure::Timeout,
+            Failure::Broken => UpstreamFailure::Broken,
+        });
         self.end_watch();
         self.metrics.failed(failure.as_str());
         let Some(pick) = &mut self.pick else { return };

@@ -12,7 +12,15 @@
 mod support;
 
 mod driven;
+#[cfg(test)]
+mod forwarding;
 mod harness;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod problems;
+#[cfg(test)]
+mod rewriting;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
