@@ -12,3 +12,7 @@
 mod support;
 
 mod harness;
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "as in `support`")]
+mod upstreams;
