@@ -60,7 +60,8 @@ fn out_of_time(session: &mut Session, ctx: &mut Exchange, error: &Error) -> Opti
     if ctx.passage().is_some_and(|passage| passage.cut_short()) {
         return Some(UpstreamFailure::Timeout.into());
     }
-    let silent = *error.etype() == ErrorType::ReadTimedout && session.response_written().is_none();
+    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let silent = *error.etype() == ErrorType::ReadTimedout && !begun;
     let asked = ctx.received > 0 || !expects_continue(session.req_header());
     (silent && asked && !session.as_downstream_mut().is_body_done())
         .then(|| BadBody::Timeout.into())

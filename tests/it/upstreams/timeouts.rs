@@ -213,6 +213,12 @@ async fn a_client_that_pauses_inside_its_body_has_its_own_time_and_costs_no_endp
         assert_eq!(status, 408, "{target}: {body}");
         assert!(body.contains("body_timeout"), "{body}");
     }
+    // One that was asked for its body and does not send it.
+    let mut client = RawClient::connect(gateway.address()).await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    client.send(head).await;
+    assert_eq!(client.head().await.status(), 100);
+    assert_eq!(client.response().await.status(), 408);
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("upstream_failures_total", &[]), 0.0);
     assert_eq!(metrics.sum("upstream_endpoint_up", &[]), 1.0);
