@@ -10,11 +10,10 @@ use super::failure;
 use super::forward::{self, Arrival};
 use super::head::Head;
 use super::hop;
-use super::passage::Passage;
+use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
-use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use super::rejection::{BadBody, Rejection};
 use super::reply;
-use super::watchdog;
 use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
@@ -24,7 +23,7 @@ use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::os::fd::RawFd;
@@ -86,8 +85,13 @@ impl Gateway {
         };
         match &route.action {
             Action::Proxy(way) => {
-                let (upgrade, now) = (session.is_upgrade_req(), self.parts.clock.now());
-                let passage = Passage::begin(admission, way, upgrade, now);
+                let sender = Sender {
+                    body: !session.as_downstream_mut().is_body_empty(),
+                    upgrade: session.is_upgrade_req(),
+                    patience: ctx.snapshot.http.body_timeout,
+                };
+                let now = self.parts.clock.now();
+                let passage = Passage::begin(admission, way, sender, now);
                 ctx.stage = Stage::Passing(Box::new(passage));
                 Ok(false)
             }
@@ -139,16 +143,23 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let Some(chunk) = body.as_ref() else { return Ok(()) };
-        ctx.received = ctx.received.saturating_add(chunk.len() as u64);
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        let length = body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        ctx.received = ctx.received.saturating_add(length);
         let max = ctx.route().map_or(0, |route| route.max_body);
-        if ctx.received > max && !session.was_upgraded() {
+        if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
-        Ok(())
+        let now = self.parts.clock.now();
+        match ctx.passage().map(|passage| passage.sending(end, now)) {
+            Some(Err(late)) => Self::stop(ctx, late),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Exchange) -> Result<Box<HttpPeer>> {
@@ -165,20 +176,17 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         peer: &HttpPeer,
         fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let exclusive = peer.options.alpn.get_max_http_version() < 2;
+        let expects = failure::expects_continue(session.req_header());
+        let now = self.parts.clock.now();
         if let Some(passage) = ctx.passage() {
-            passage.reused = reused;
-            if passage.stream && exclusive {
-                let timeout = passage.head_timeout(self.parts.clock.now());
-                passage.watchdog = Some(watchdog::watch(fd, timeout));
-            }
+            passage.connected(peer, fd, reused, expects, now);
         }
         Ok(())
     }
@@ -227,6 +235,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_informational() && response.status.as_u16() != 101 {
+            ctx.passage().into_iter().for_each(Passage::informed);
             return Ok(());
         }
         if self.drain.begun() {
@@ -255,13 +264,11 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        if !end
-            && let Some(passage) = ctx.passage()
-            && passage.overdue(self.parts.clock.now())
-        {
-            return Self::stop(ctx, UpstreamFailure::Timeout);
+        let now = self.parts.clock.now();
+        match ctx.passage().map(|passage| passage.body_came(end, now)) {
+            Some(Err(late)) => Self::stop(ctx, late),
+            Some(Ok(())) | None => Ok(None),
         }
-        Ok(None)
     }
 
     fn fail_to_connect(
@@ -282,7 +289,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
         _reused: bool,
     ) -> Box<Error> {
-        failure::proxying(session, ctx, error)
+        failure::proxying(session, ctx, error, self.parts.clock.now())
     }
 
     async fn fail_to_proxy(
@@ -296,7 +303,11 @@ impl ProxyHttp for Gateway {
         if ctx.rejection.is_none() {
             ctx.rejection = failure::reason(error, ctx);
         }
-        let Some(rejection) = ctx.rejection.take().filter(|_| !begun) else {
+        if begun {
+            ctx.aborted = true;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        let Some(rejection) = ctx.rejection.take() else {
             ctx.aborted = true;
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
@@ -325,9 +336,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Exchange) {
-        if error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
-            ctx.aborted |= error.is_some_and(|error| *error.etype() != ErrorType::ReadTimedout);
-        }
         account::record(session, ctx, error, &self.parts.clock, &self.access_log);
     }
 }

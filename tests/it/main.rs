@@ -2,21 +2,32 @@
 //!
 //! One file per promise to clients or operators; `support` is the harness that they share.
 
-// The attribute lets clippy treat the harness as test code.
-#[cfg(test)]
-#[expect(
+#![expect(
     clippy::disallowed_methods,
     reason = "tests look at a process from outside, in real time and with tasks of their own"
 )]
+
+// The attribute lets clippy treat a file as test code.
+#[cfg(test)]
 #[expect(dead_code, reason = "the harness offers more than the tests of the moment use")]
 mod support;
 
+#[cfg(test)]
+mod command_line;
+#[cfg(test)]
 mod driven;
 #[cfg(test)]
 mod forwarding;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod identity;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod plans;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
@@ -26,13 +37,6 @@ mod routing;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]
-mod command_line;
-mod harness;
-#[cfg(test)]
-mod keys;
-#[cfg(test)]
-mod limits;
-#[cfg(test)]
-mod plans;
-#[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod upstreams;
