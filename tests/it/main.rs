@@ -21,4 +21,6 @@ mod limits;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod tokens;
