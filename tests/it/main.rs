@@ -36,6 +36,7 @@ mod rewriting;
 mod routing;
 #[cfg(test)]
 mod targets;
+mod secrets;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
