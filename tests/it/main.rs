@@ -15,6 +15,7 @@ mod support;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod bodies;
 mod driven;
 #[cfg(test)]
 mod forwarding;
