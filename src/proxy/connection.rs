@@ -203,7 +203,7 @@ async fn read_head(stream: &mut Stream, waits: &mut Waits, limits: &ConnectionLi
     let Ok(mut buf) = first_bytes(stream, waits).await else {
         return HeadRead::Closed;
     };
-    let deadline = Instant::now() + limits.head_timeout;
+    let mut deadline = None;
     let mut searched = 0;
     loop {
         // RFC 9112 2.2: an empty line before the request line is to be ignored.
@@ -221,6 +221,8 @@ async fn read_head(stream: &mut Stream, waits: &mut Waits, limits: &ConnectionLi
             return HeadRead::Bad(BadHead::TooLarge);
         }
         searched = buf.len();
+        // Most heads come whole; only one that does not needs a clock.
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
         match timeout_at(deadline, stream.read_buf(&mut buf)).await {
             Ok(Ok(0) | Err(_)) => return HeadRead::Closed,
             Ok(Ok(_)) => {}

@@ -13,12 +13,11 @@ use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection};
 use super::reply;
-use crate::snapshot::{Live, Parts};
+use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::HOST;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -83,19 +82,20 @@ impl Gateway {
         let Some(route) = ctx.trail.route.clone() else {
             return Err(internal("an admitted request has no route"));
         };
-        let sender = Sender {
-            body: !session.as_downstream_mut().is_body_empty(),
-            upgrade: session.is_upgrade_req(),
-            patience: ctx.snapshot.http.body_timeout,
-        };
-        match Passage::begin(admission, &route, sender, self.parts.clock.now()) {
-            Ok(passage) => {
+        match &route.action {
+            Action::Proxy(way) => {
+                let sender = Sender {
+                    body: !session.as_downstream_mut().is_body_empty(),
+                    upgrade: session.is_upgrade_req(),
+                    patience: ctx.snapshot.http.body_timeout,
+                };
+                let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
                 ctx.stage = Stage::Passing(Box::new(passage));
                 Ok(false)
             }
-            Err(admission) => {
+            Action::Answer(answer) => {
                 ctx.stage = Stage::Answered(Some(admission));
-                ctx.status = reply::act(session, ctx, &route).await?;
+                ctx.status = reply::answer(session, ctx, &route, answer).await?;
                 Ok(true)
             }
         }
@@ -153,8 +153,7 @@ impl ProxyHttp for Gateway {
         if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
-        let now = self.parts.clock.now();
-        match ctx.passage().map(|passage| passage.sending(end, now)) {
+        match ctx.passage().map(|passage| passage.sending(end, &self.parts.clock)) {
             Some(Err(late)) => Self::stop(ctx, late),
             Some(Ok(())) | None => Ok(()),
         }
@@ -181,10 +180,9 @@ impl ProxyHttp for Gateway {
         _digest: Option<&Digest>,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let now = self.parts.clock.now();
         let expects = failure::expects_continue(session.req_header());
         if let Some(passage) = ctx.passage() {
-            passage.connected(peer, fd, reused, expects, now);
+            passage.connected(peer, fd, reused, expects, &self.parts.clock);
         }
         Ok(())
     }
@@ -199,24 +197,31 @@ impl ProxyHttp for Gateway {
             return Err(internal("a forwarded request has no route"));
         };
         let target = exchange::target(session).map_err(|_| internal("a routed target is bad"))?;
-        forward::target(request, &target, &route.rewrite.path)?;
         let credentials: &[_] = if route.forward_credential {
             &[]
         } else {
             ctx.snapshot.authenticator.credential_headers_of(&route.auth)
         };
+        let ends = request.send_end_stream();
+        let mut parts = forward::take_request(request);
         let arrival = Arrival {
             client: ctx.client,
             tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
             port: session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port()),
-            host: request.headers.get(HOST).cloned(),
+            host: forward::asked_host(&parts),
         };
-        forward::strip(request, ctx.client.trusted, credentials);
-        forward::identify(request, ctx.trail.caller.as_deref())?;
-        forward::forwarded(request, arrival)?;
-        forward::trace(request, ctx.request_id(), &ctx.trace)?;
-        forward::host(request, route.rewrite.host.as_ref(), target.authority())?;
-        forward::edit_request(request, &route.rewrite.request)
+        forward::strip(&mut parts.headers, ctx.client.trusted, credentials);
+        forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
+        forward::forwarded(&mut parts.headers, arrival)?;
+        forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
+        forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
+        forward::edit(&mut parts.headers, &route.rewrite.request);
+        forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
+        *request = parts.into();
+        if let Some(ends) = ends {
+            request.set_send_end_stream(ends);
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -237,11 +242,13 @@ impl ProxyHttp for Gateway {
             passage.head_came(now);
         }
         ctx.status = response.status.as_u16();
-        reply::decorate(response, ctx)?;
+        let mut parts = forward::take_response(response);
+        reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
-            reply::allow_origin(response, route, &session.req_header().headers)?;
-            forward::edit_response(response, &route.rewrite.response)?;
+            reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
+            forward::edit(&mut parts.headers, &route.rewrite.response);
         }
+        *response = parts.into();
         Ok(())
     }
 
@@ -252,8 +259,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        let now = self.parts.clock.now();
-        match ctx.passage().map(|passage| passage.body_came(end, now)) {
+        match ctx.passage().map(|passage| passage.body_came(end, &self.parts.clock)) {
             Some(Err(late)) => Self::stop(ctx, late),
             Some(Ok(())) | None => Ok(None),
         }
@@ -277,7 +283,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
         _reused: bool,
     ) -> Box<Error> {
-        failure::proxying(session, ctx, error, self.parts.clock.now())
+        failure::proxying(session, ctx, error, &self.parts.clock)
     }
 
     async fn fail_to_proxy(

@@ -5,7 +5,7 @@
 //! writes so that a head and a small body leave in one system call, and gives the memory back when
 //! the connection rests.
 //!
-//! Must stay true: an idle connection holds at most [`KEPT`] bytes here.
+//! Must stay true: an idle connection holds at most 2 KiB here.
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};

@@ -11,8 +11,12 @@
 #[expect(dead_code, reason = "the harness offers more than the tests of the moment use")]
 mod support;
 
+mod driven;
 mod harness;
-
+#[cfg(test)]
+mod routing;
+#[cfg(test)]
+mod targets;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "as in `support`")]
 mod upstreams;
