@@ -6,7 +6,7 @@
 
 use super::exchange::Exchange;
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
-use crate::telemetry::Moment;
+use crate::telemetry::Clock;
 use crate::upstreams::{Body, Failure, Progress, may_retry};
 use http::HeaderValue;
 use http::header::EXPECT;
@@ -31,7 +31,7 @@ pub(super) fn proxying(
     session: &mut Session,
     ctx: &mut Exchange,
     mut error: Box<Error>,
-    now: Moment,
+    clock: &Clock,
 ) -> Box<Error> {
     if ctx.rejection.is_none() && *error.esource() == ErrorSource::Upstream {
         ctx.rejection = out_of_time(session, ctx, &error);
@@ -39,7 +39,7 @@ pub(super) fn proxying(
     let ours = ctx.rejection.is_some();
     if ours || *error.esource() != ErrorSource::Upstream {
         if let Some(passage) = ctx.passage() {
-            passage.abandoned(now);
+            passage.abandoned(clock);
         }
         error.set_retry(false);
         return error;

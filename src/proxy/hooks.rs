@@ -90,8 +90,7 @@ impl Gateway {
                     upgrade: session.is_upgrade_req(),
                     patience: ctx.snapshot.http.body_timeout,
                 };
-                let now = self.parts.clock.now();
-                let passage = Passage::begin(admission, way, sender, now);
+                let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
                 ctx.stage = Stage::Passing(Box::new(passage));
                 Ok(false)
             }
@@ -155,8 +154,7 @@ impl ProxyHttp for Gateway {
         if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
-        let now = self.parts.clock.now();
-        match ctx.passage().map(|passage| passage.sending(end, now)) {
+        match ctx.passage().map(|passage| passage.sending(end, &self.parts.clock)) {
             Some(Err(late)) => Self::stop(ctx, late),
             Some(Ok(())) | None => Ok(()),
         }
@@ -184,9 +182,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
     ) -> Result<()> {
         let expects = failure::expects_continue(session.req_header());
-        let now = self.parts.clock.now();
         if let Some(passage) = ctx.passage() {
-            passage.connected(peer, fd, reused, expects, now);
+            passage.connected(peer, fd, reused, expects, &self.parts.clock);
         }
         Ok(())
     }
@@ -264,8 +261,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        let now = self.parts.clock.now();
-        match ctx.passage().map(|passage| passage.body_came(end, now)) {
+        match ctx.passage().map(|passage| passage.body_came(end, &self.parts.clock)) {
             Some(Err(late)) => Self::stop(ctx, late),
             Some(Ok(())) | None => Ok(None),
         }
@@ -289,7 +285,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
         _reused: bool,
     ) -> Box<Error> {
-        failure::proxying(session, ctx, error, self.parts.clock.now())
+        failure::proxying(session, ctx, error, &self.parts.clock)
     }
 
     async fn fail_to_proxy(

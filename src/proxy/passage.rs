@@ -13,8 +13,8 @@ use super::pipeline::Admission;
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
 use super::watchdog::Watchdog;
 use crate::snapshot::Way;
-use crate::telemetry::Moment;
 use crate::telemetry::metrics::UpstreamMetrics;
+use crate::telemetry::{Clock, Moment};
 use crate::upstreams::{Connection, Failure, Pick, Timeouts, Tried, Upstream};
 use pingora_core::upstreams::peer::HttpPeer;
 use std::net::SocketAddr;
@@ -146,17 +146,18 @@ impl Passage {
         socket: RawFd,
         reused: bool,
         expects: bool,
-        now: Moment,
+        clock: &Clock,
     ) {
         self.reused = reused;
         if carries_one(peer) {
             self.watchdog = Watchdog::on(socket);
         }
         if !self.sender.body {
-            self.sent = Some(now);
+            // All but the head, which is written next.
+            self.sent = Some(self.try_began);
         }
         if expects || (self.stream && !self.sender.body) {
-            self.watch_for_head(now);
+            self.watch_for_head(clock.now());
         }
     }
 
@@ -164,10 +165,11 @@ impl Passage {
     ///
     /// # Errors
     /// The client has taken all the time that there was.
-    pub fn sending(&mut self, last: bool, now: Moment) -> Result<(), BadBody> {
+    pub fn sending(&mut self, last: bool, clock: &Clock) -> Result<(), BadBody> {
         if self.answered.is_some() || !self.sender.body {
             return Ok(());
         }
+        let now = clock.now();
         if !self.stream && now >= self.deadline {
             return Err(BadBody::Timeout);
         }
@@ -203,22 +205,25 @@ impl Passage {
     ///
     /// # Errors
     /// There is no more time for the rest.
-    pub fn body_came(&mut self, last: bool, now: Moment) -> Result<(), UpstreamFailure> {
+    pub fn body_came(&mut self, last: bool, clock: &Clock) -> Result<(), UpstreamFailure> {
         if self.stream {
             return Ok(());
         }
         // The end of a body that ends with its connection may be the watchdog's doing.
-        if self.watchdog.fired() || (!last && now >= self.deadline) {
+        if self.watchdog.fired() {
             return Err(UpstreamFailure::Timeout);
         }
         if last {
             self.watchdog.end();
-        } else if !self.watchdog.is_set() {
-            // The next read might end after the deadline.
-            let left = self.deadline.since(now);
-            if left < self.read_timeout {
-                self.watchdog.set(left);
-            }
+            return Ok(());
+        }
+        let left = self.deadline.since(clock.now());
+        if left.is_zero() {
+            return Err(UpstreamFailure::Timeout);
+        }
+        // The next read might end after the deadline.
+        if left < self.read_timeout && !self.watchdog.is_set() {
+            self.watchdog.set(left);
         }
         Ok(())
     }
@@ -252,10 +257,10 @@ impl Passage {
     /// The try ended, and not by the endpoint's fault; unless the client only gave up waiting for
     /// an endpoint that had been silent for the whole of its time. Where connections are shared,
     /// that is how a frozen one is found out.
-    pub fn abandoned(&mut self, now: Moment) {
+    pub fn abandoned(&mut self, clock: &Clock) {
         self.watchdog.end();
         let Some(sent) = self.sent.filter(|_| self.answered.is_none()) else { return };
-        if now.since(sent) >= self.timeouts.per_try {
+        if clock.now().since(sent) >= self.timeouts.per_try {
             self.failed(Failure::Timeout);
         }
     }

@@ -33,6 +33,8 @@ mod plans;
 mod problems;
 #[cfg(test)]
 mod rewriting;
+mod driven;
+mod harness;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
@@ -41,4 +43,6 @@ mod secrets;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "as in `support`")]
 mod upstreams;
