@@ -2,7 +2,7 @@
 //!
 //! One file per promise to clients or operators; `support` is the harness that they share.
 
-// The attribute lets clippy treat the harness as test code.
+// The attribute lets clippy treat helpers as test code.
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,
@@ -13,3 +13,10 @@ mod support;
 
 mod driven;
 mod harness;
+
+#[cfg(test)]
+mod listeners;
+#[cfg(test)]
+mod reloading;
+#[cfg(test)]
+mod starting;
