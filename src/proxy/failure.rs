@@ -7,6 +7,7 @@
 use super::exchange::Exchange;
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
 use crate::upstreams::{Body, Failure, Progress, may_retry};
+use http::header::EXPECT;
 use pingora_error::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
@@ -23,7 +24,14 @@ pub(super) fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error
 }
 
 /// Something failed after the connection stood.
-pub(super) fn proxying(session: &Session, ctx: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn proxying(
+    session: &mut Session,
+    ctx: &mut Exchange,
+    mut error: Box<Error>,
+) -> Box<Error> {
+    if awaits_body(session, ctx, &error) {
+        ctx.rejection = Some(BadBody::Timeout.into());
+    }
     let ours = ctx.rejection.is_some();
     if ours || *error.esource() != ErrorSource::Upstream {
         if let Some(passage) = ctx.passage() {
@@ -40,6 +48,17 @@ pub(super) fn proxying(session: &Session, ctx: &mut Exchange, mut error: Box<Err
         None => Progress::Sent,
     };
     decide_retry(session, ctx, error, progress)
+}
+
+/// Whether the endpoint said nothing because it was waiting for the rest of the body, as we were:
+/// while there is something to send, Pingora does not count an endpoint's silence.
+fn awaits_body(session: &mut Session, ctx: &mut Exchange, error: &Error) -> bool {
+    let silence = *error.esource() == ErrorSource::Upstream
+        && *error.etype() == ErrorType::ReadTimedout
+        && ctx.passage().is_some_and(|passage| passage.answered.is_none() && !passage.stream);
+    // Who was told to wait for a word of the endpoint does so.
+    let invited = ctx.received > 0 || !session.req_header().headers.contains_key(EXPECT);
+    silence && invited && !session.is_body_done()
 }
 
 fn decide_retry(

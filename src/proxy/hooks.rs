@@ -148,6 +148,9 @@ impl ProxyHttp for Gateway {
         if ctx.received > max && !session.was_upgraded() {
             return Self::stop(ctx, BadBody::TooLarge);
         }
+        if ctx.crawls(self.parts.clock.now()) {
+            return Self::stop(ctx, BadBody::Timeout);
+        }
         Ok(())
     }
 
