@@ -15,8 +15,12 @@ mod driven;
 mod harness;
 
 #[cfg(test)]
+mod draining;
+#[cfg(test)]
 mod listeners;
 #[cfg(test)]
 mod reloading;
+#[cfg(test)]
+mod slow_clients;
 #[cfg(test)]
 mod starting;
