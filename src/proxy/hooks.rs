@@ -18,7 +18,7 @@ use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use http::{Method, Version};
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
@@ -196,24 +196,31 @@ impl ProxyHttp for Gateway {
             return Err(internal("a forwarded request has no route"));
         };
         let target = exchange::target(session).map_err(|_| internal("a routed target is bad"))?;
-        forward::target(request, &target, &route.rewrite.path)?;
         let credentials: &[_] = if route.forward_credential {
             &[]
         } else {
             ctx.snapshot.authenticator.credential_headers_of(&route.auth)
         };
+        let ends = request.send_end_stream();
+        let mut parts = forward::take_request(request);
         let arrival = Arrival {
             client: ctx.client,
             tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
             port: session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port()),
-            host: request.headers.get(HOST).cloned(),
+            host: forward::asked_host(&parts),
         };
-        forward::strip(request, ctx.client.trusted, credentials);
-        forward::identify(request, ctx.trail.caller.as_deref())?;
-        forward::forwarded(request, arrival)?;
-        forward::trace(request, ctx.request_id(), &ctx.trace)?;
-        forward::host(request, route.rewrite.host.as_ref(), target.authority())?;
-        forward::edit_request(request, &route.rewrite.request)
+        forward::strip(&mut parts.headers, ctx.client.trusted, credentials);
+        forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
+        forward::forwarded(&mut parts.headers, arrival)?;
+        forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
+        forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
+        forward::edit(&mut parts.headers, &route.rewrite.request);
+        forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
+        *request = parts.into();
+        if let Some(ends) = ends {
+            request.set_send_end_stream(ends);
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -239,11 +246,13 @@ impl ProxyHttp for Gateway {
             passage.head_came(now);
         }
         ctx.status = response.status.as_u16();
-        reply::decorate(response, ctx)?;
+        let mut parts = forward::take_response(response);
+        reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
-            reply::allow_origin(response, route, &session.req_header().headers)?;
-            forward::edit_response(response, &route.rewrite.response)?;
+            reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
+            forward::edit(&mut parts.headers, &route.rewrite.response);
         }
+        *response = parts.into();
         Ok(())
     }
 
@@ -254,8 +263,10 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        let now = self.parts.clock.now();
-        if !end && ctx.passage().is_some_and(|passage| passage.overdue(now)) {
+        if !end
+            && let Some(passage) = ctx.passage()
+            && passage.overdue(self.parts.clock.now())
+        {
             return Self::stop(ctx, UpstreamFailure::Timeout);
         }
         Ok(None)

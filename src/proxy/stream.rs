@@ -7,8 +7,8 @@
 //! no read goes beyond the message that is being read ([`Gate`]), and no write waits longer than
 //! the patience of the configuration for a client that takes nothing.
 //!
-//! Must stay true: an idle connection holds at most [`KEPT`] bytes here, and a request that was sent
-//! ahead at most [`AHEAD`].
+//! Must stay true: an idle connection holds at most 2 KiB here, and of a request that was sent ahead
+//! at most 1 KiB.
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
@@ -25,7 +25,7 @@ use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -88,7 +88,7 @@ impl Gate {
 
 /// A client's connection with a write buffer.
 #[derive(Debug)]
-pub struct ClientStream<T> {
+pub struct ClientStream<T: Transport> {
     io: T,
     gate: Arc<Gate>,
     /// Read before its turn.
@@ -237,6 +237,25 @@ impl Stall {
             timer.as_mut().reset(end);
         }
         Poll::Pending
+    }
+}
+
+/// A response that broke off was begun but perhaps not written: what there is of it goes out, as far
+/// as the socket takes it, so that the client does not mistake it for a connection that was closed
+/// before the request was read.
+impl<T: Transport> Drop for ClientStream<T> {
+    fn drop(&mut self) {
+        // Without the timer: the event loop may be gone.
+        let mut cx = Context::from_waker(Waker::noop());
+        while !self.pending.is_empty() {
+            match Pin::new(&mut self.io).poll_write(&mut cx, &self.pending) {
+                Poll::Ready(Ok(n)) if n > 0 => self.pending.advance(n),
+                Poll::Ready(Err(error)) => {
+                    return log::debug!("a client was gone before it was told anything: {error}");
+                }
+                _ => return,
+            }
+        }
     }
 }
 

@@ -7,11 +7,15 @@
 //! longer than [`MAX_TEXT`] bytes plus the mark of the cut; nothing is allocated but the buffer.
 
 use std::fmt::{self, Display, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use time::OffsetDateTime;
 
 /// Bytes of a string, as written.
 pub(super) const MAX_TEXT: usize = 1024;
+
+/// Bytes of an address of any kind.
+const MAX_ADDRESS: usize = 64;
 
 /// Stands at the end of a string that was cut.
 const CUT: &str = "…";
@@ -58,6 +62,38 @@ impl<'a> Object<'a> {
     pub(super) fn parts(&mut self, key: &str, parts: &[&str]) {
         self.key(key);
         string(self.out, MAX_TEXT, |text| parts.iter().for_each(|part| text.push_str(part)));
+    }
+
+    /// A text that is known to be short and to need no escape.
+    pub(super) fn token(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
+    }
+
+    /// An address, with its port if it has one.
+    pub(super) fn address(&mut self, key: &str, ip: IpAddr, port: Option<u16>) {
+        let IpAddr::V4(ip) = ip else {
+            return match port {
+                Some(port) => self.display(key, MAX_ADDRESS, SocketAddr::new(ip, port)),
+                None => self.display(key, MAX_ADDRESS, ip),
+            };
+        };
+        // The usual kind, without the detour over the formatting traits.
+        self.key(key);
+        let [a, b, c, d] = ip.octets();
+        self.out.push(b'"');
+        number(self.out, a);
+        for octet in [b, c, d] {
+            self.out.push(b'.');
+            number(self.out, octet);
+        }
+        if let Some(port) = port {
+            self.out.push(b':');
+            number(self.out, port);
+        }
+        self.out.push(b'"');
     }
 
     pub(super) fn display(&mut self, key: &str, max: usize, value: impl Display) {

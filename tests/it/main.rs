@@ -11,16 +11,19 @@
 #[expect(dead_code, reason = "the harness offers more than the tests of the moment use")]
 mod support;
 
-mod driven;
-mod harness;
-
 #[cfg(test)]
 mod draining;
+mod driven;
+mod harness;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
 mod reloading;
 #[cfg(test)]
+mod routing;
+#[cfg(test)]
 mod slow_clients;
 #[cfg(test)]
 mod starting;
+#[cfg(test)]
+mod targets;

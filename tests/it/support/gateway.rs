@@ -67,6 +67,14 @@ struct Files {
     env: BTreeMap<String, String>,
 }
 
+/// A folder with a configuration in which no gateway runs, not yet or not any more.
+pub(crate) struct Folder {
+    files: Files,
+    keys: Keys,
+    consumers: Mutex<BTreeSet<String>>,
+    authority: Option<Authority>,
+}
+
 /// What became of a reload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reloaded {
@@ -163,32 +171,20 @@ impl Builder {
 
     /// Starts it, and waits until it is ready or has given up.
     pub(crate) async fn try_start(self) -> Result<Gateway, NotStarted> {
+        self.folder().try_start().await
+    }
+
+    /// Writes everything down and issues the keys, and starts nothing.
+    pub(crate) fn folder(self) -> Folder {
         let keys = self.keys.clone();
         let (files, authority) = self.lay_out();
-        let (consumers, issued) = (Mutex::default(), Keys::default());
+        let folder =
+            Folder { files, keys: Keys::default(), consumers: Mutex::default(), authority };
         for (name, plan) in keys {
-            let key = files.issue_key(&consumers, &name, &plan, &[]);
-            issued.lock().unwrap().insert(name, key);
+            let key = folder.issue_key(&name, &plan, &[]);
+            folder.keys.lock().unwrap().insert(name, key);
         }
-        let ready = files.folder.path().join("ready.json");
-        let mut command = files.command();
-        command.arg("run").arg("--ready-file").arg(&ready);
-        let mut process = Process::start(&mut command);
-        let said = eventually("the gateway to be ready", || {
-            if let Some(status) = process.ended() {
-                return Some(Err(NotStarted { status, stderr: process.stderr.text() }));
-            }
-            std::fs::read_to_string(&ready).ok().map(Ok)
-        })
-        .await?;
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-        let listeners: BTreeMap<String, SocketAddr> =
-            serde_json::from_value(said["listeners"].clone()).unwrap();
-        let admin = serde_json::from_value(said["admin"].clone()).unwrap();
-        let public = listeners.get("public").or_else(|| listeners.values().next());
-        let public = *public.expect("a listener");
-        let client = Client::new(public).with_keys(Keys::clone(&issued));
-        Ok(Gateway { process, files, listeners, admin, client, keys: issued, consumers, authority })
+        folder
     }
 
     /// Runs `gateway check` on the folder, and starts nothing.
@@ -249,6 +245,65 @@ impl Files {
     }
 }
 
+impl Folder {
+    /// Starts a gateway in it.
+    pub(crate) async fn start(self) -> Gateway {
+        self.try_start().await.unwrap_or_else(|failed| {
+            panic!("the gateway did not start: {}\n{}", failed.status, failed.stderr)
+        })
+    }
+
+    /// As [`Folder::start`], where the gateway may give up.
+    pub(crate) async fn try_start(self) -> Result<Gateway, NotStarted> {
+        let Self { files, keys, consumers, authority } = self;
+        let ready = files.folder.path().join("ready.json");
+        drop(std::fs::remove_file(&ready));
+        let mut command = files.command();
+        command.arg("run").arg("--ready-file").arg(&ready);
+        let mut process = Process::start(&mut command);
+        let said = eventually("the gateway to be ready", || {
+            if let Some(status) = process.ended() {
+                return Some(Err(NotStarted { status, stderr: process.stderr.text() }));
+            }
+            std::fs::read_to_string(&ready).ok().map(Ok)
+        })
+        .await?;
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let listeners: BTreeMap<String, SocketAddr> =
+            serde_json::from_value(said["listeners"].clone()).unwrap();
+        let admin = serde_json::from_value(said["admin"].clone()).unwrap();
+        let public = listeners.get("public").or_else(|| listeners.values().next());
+        let public = *public.expect("a listener");
+        let client = Client::new(public).with_keys(Keys::clone(&keys));
+        Ok(Gateway { process, files, listeners, admin, client, keys, consumers, authority })
+    }
+
+    /// The folder around `conf/`, `data/` and `tls/`.
+    pub(crate) fn path(&self) -> &Path {
+        self.files.folder.path()
+    }
+
+    /// Changes the environment of everything that is started in it from now on.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
+        self.files.env.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Runs a command of the program.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        self.files.run(args)
+    }
+
+    /// The program, in its environment, on its folder, for those who add to it.
+    pub(crate) fn command(&self) -> Command {
+        self.files.command()
+    }
+
+    /// As [`Gateway::issue_key`].
+    pub(crate) fn issue_key(&self, consumer: &str, plan: &str, args: &[&str]) -> String {
+        self.files.issue_key(&self.consumers, consumer, plan, args)
+    }
+}
+
 impl Gateway {
     pub(crate) fn builder() -> Builder {
         let path = std::env::var("PATH").unwrap_or_default();
@@ -278,6 +333,13 @@ impl Gateway {
 
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin.expect("an operator's listener")
+    }
+
+    /// Ends the process at once; the folder stays.
+    pub(crate) fn into_folder(mut self) -> Folder {
+        self.process.kill();
+        let Self { files, keys, consumers, authority, .. } = self;
+        Folder { files, keys, consumers, authority }
     }
 
     /// A client's trust in the certificates of [`Builder::tls_listener`].
@@ -323,6 +385,11 @@ impl Gateway {
     /// Runs another command of the program on the same folder.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         self.files.run(args)
+    }
+
+    /// The program, in its environment, on its folder, for those who add to it.
+    pub(crate) fn command(&self) -> Command {
+        self.files.command()
     }
 
     /// A new key for a consumer, who is added if it is new here; `args` go to `keys issue`.
