@@ -29,8 +29,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::Instant;
 
 /// What a connection needs to know from the configuration it was accepted under.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ pub struct ConnectionLimits {
 }
 
 /// How long bytes nobody will read are thrown away, so that the refusal arrives.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves connections of one worker.
 pub struct Connections {
@@ -94,12 +94,17 @@ impl Connections {
                 HeadRead::Complete(head) => {
                     next = self.serve_one(stream, settings, head, &heads.limits, &shutdown).await;
                 }
-                HeadRead::Closed => {}
+                HeadRead::Closed => return,
                 HeadRead::Bad(bad) => {
                     self.metrics.head_refused(bad.code());
-                    refuse(&mut stream, bad).await;
+                    let answer = reply::refused_head(bad);
+                    return heads.part(stream, &answer).await;
                 }
             }
+        }
+        // The client may still be sending what was refused.
+        if let Some(stream) = heads.gate.left() {
+            heads.part(stream, b"").await;
         }
     }
 
@@ -220,21 +225,20 @@ impl Heads {
         })
         .await
     }
-}
 
-/// Says why, and closes so that the client can read it: bytes still under way are thrown away
-/// first, because a close on unread data is a reset that takes the answer with it.
-async fn refuse(stream: &mut Stream, bad: BadHead) {
-    let answer = async {
-        stream.write_all(&reply::refused_head(bad)).await?;
-        stream.flush().await?;
-        stream.shutdown().await?;
-        let mut waste = [0; 4096];
-        while stream.read(&mut waste).await? > 0 {}
-        io::Result::Ok(())
-    };
-    match timeout(LINGER, answer).await {
-        Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => log::debug!("a refused client was gone: {error}"),
+    /// Says a last word and closes so that the client can read it: bytes still under way are
+    /// thrown away first, because a close on unread data is a reset that takes the word with it.
+    async fn part(&mut self, mut stream: impl AsyncRead + AsyncWrite + Unpin, word: &[u8]) {
+        let parting = async {
+            stream.write_all(word).await?;
+            stream.flush().await?;
+            stream.shutdown().await?;
+            let mut waste = [0; 4096];
+            while stream.read(&mut waste).await? > 0 {}
+            io::Result::Ok(())
+        };
+        if let Some(Err(error)) = self.waits.within(Instant::now() + LINGER, parting).await {
+            log::debug!("a client was gone before its connection was closed: {error}");
+        }
     }
 }

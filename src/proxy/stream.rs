@@ -5,13 +5,15 @@
 //! writes so that a head and a small body leave in one system call, and gives the memory back when
 //! the connection rests. Two things Pingora leaves open are closed here, for every protocol alike:
 //! no read goes beyond the message that is being read ([`Gate`]), and no write waits longer than
-//! the patience of the configuration for a client that takes nothing.
+//! the patience of the configuration for a client that takes nothing. And when Pingora drops a
+//! connection in the middle of a message, the connection is kept for a farewell ([`Gate::left`]).
 //!
 //! Must stay true: an idle connection holds at most 2 KiB here, and of a request that was sent ahead
 //! at most 1 KiB.
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
@@ -59,7 +61,10 @@ impl Transport for TlsStream<TcpStream> {
 
 /// How many bytes may be read until the current message is complete.
 #[derive(Debug)]
-pub struct Gate(AtomicU64);
+pub struct Gate {
+    bytes: AtomicU64,
+    left: Mutex<Option<Box<dyn Transport>>>,
+}
 
 impl Gate {
     const OPEN: u64 = u64::MAX;
@@ -71,15 +76,21 @@ impl Gate {
 
     /// Lets so many bytes through; at none, a read only notices that the client is gone.
     pub fn limit(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    fn left(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// The connection, if it was dropped before the message had been read.
+    #[must_use]
+    pub fn left(&self) -> Option<Box<dyn Transport>> {
+        self.left.lock().take()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     fn passed(&self, bytes: usize) {
-        let left = self.left();
+        let left = self.bytes();
         if left != Self::OPEN {
             self.limit(left.saturating_sub(bytes as u64));
         }
@@ -89,7 +100,8 @@ impl Gate {
 /// A client's connection with a write buffer.
 #[derive(Debug)]
 pub struct ClientStream<T: Transport> {
-    io: T,
+    /// There until the end.
+    io: Option<T>,
     gate: Arc<Gate>,
     /// Read before its turn.
     ahead: BytesMut,
@@ -127,9 +139,10 @@ impl ClientStream<TlsStream<TcpStream>> {
 impl<T: Transport> ClientStream<T> {
     fn new(io: T, patience: Duration, tls: Option<Arc<SslDigest>>, http2: bool) -> Self {
         let digest = Arc::new(SocketDigest::from_raw_fd(io.tcp().as_raw_fd()));
+        let gate = Gate { bytes: AtomicU64::new(Gate::OPEN), left: Mutex::new(None) };
         Self {
-            io,
-            gate: Arc::new(Gate(AtomicU64::new(Gate::OPEN))),
+            io: Some(io),
+            gate: Arc::new(gate),
             ahead: BytesMut::new(),
             pending: BytesMut::new(),
             stall: Stall { patience, timer: None, since: None },
@@ -145,13 +158,26 @@ impl<T: Transport> ClientStream<T> {
         &self.gate
     }
 
+    /// Does something with what carries the bytes.
+    fn poll_io<R>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        match &mut self.io {
+            Some(io) => poll(Pin::new(io)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
     /// Writes out what waits; ready when nothing is left.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.pending.is_empty() {
             return Poll::Ready(Ok(()));
         }
         while !self.pending.is_empty() {
-            let written = Pin::new(&mut self.io).poll_write(cx, &self.pending);
+            let pending = std::mem::take(&mut self.pending);
+            let written = self.poll_io(|io| io.poll_write(cx, &pending));
+            self.pending = pending;
             let n = ready!(self.stall.watch(cx, written))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -174,7 +200,7 @@ impl<T: Transport> ClientStream<T> {
         }
         let mut space = [const { MaybeUninit::uninit() }; AHEAD];
         let mut read = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+        ready!(self.poll_io(|io| io.poll_read(cx, &mut read)))?;
         if read.filled().is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -195,10 +221,10 @@ impl<T: Transport> ClientStream<T> {
             return Poll::Ready(Ok(()));
         }
         if most == buf.remaining() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            return self.poll_io(|io| io.poll_read(cx, buf));
         }
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+        ready!(self.poll_io(|io| io.poll_read(cx, &mut part)))?;
         let n = part.filled().len();
         buf.advance(n);
         Poll::Ready(Ok(()))
@@ -242,19 +268,24 @@ impl Stall {
 
 /// A response that broke off was begun but perhaps not written: what there is of it goes out, as far
 /// as the socket takes it, so that the client does not mistake it for a connection that was closed
-/// before the request was read.
+/// before the request was read. And a close with bytes unread is a reset, which takes the answer with
+/// it: so the connection itself is left to who can wait for them.
 impl<T: Transport> Drop for ClientStream<T> {
     fn drop(&mut self) {
+        let Some(mut io) = self.io.take() else { return };
         // Without the timer: the event loop may be gone.
         let mut cx = Context::from_waker(Waker::noop());
         while !self.pending.is_empty() {
-            match Pin::new(&mut self.io).poll_write(&mut cx, &self.pending) {
+            match Pin::new(&mut io).poll_write(&mut cx, &self.pending) {
                 Poll::Ready(Ok(n)) if n > 0 => self.pending.advance(n),
                 Poll::Ready(Err(error)) => {
                     return log::debug!("a client was gone before it was told anything: {error}");
                 }
-                _ => return,
+                _ => break,
             }
+        }
+        if self.gate.bytes() > 0 {
+            *self.gate.left.lock() = Some(Box::new(io));
         }
     }
 }
@@ -265,7 +296,7 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let left = self.gate.left();
+        let left = self.gate.bytes();
         if left == 0 {
             return self.poll_gone(cx);
         }
@@ -286,7 +317,7 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
         if this.pending.len() + buf.len() > COLLECT {
             ready!(this.poll_pending(cx))?;
             if buf.len() >= COLLECT {
-                let written = Pin::new(&mut this.io).poll_write(cx, buf);
+                let written = this.poll_io(|io| io.poll_write(cx, buf));
                 return this.stall.watch(cx, written);
             }
         }
@@ -300,14 +331,14 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_pending(cx))?;
-        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        let flushed = this.poll_io(|io| io.poll_flush(cx));
         this.stall.watch(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_pending(cx))?;
-        let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+        let shut = this.poll_io(|io| io.poll_shutdown(cx));
         this.stall.watch(cx, shut)
     }
 }
@@ -323,7 +354,7 @@ impl<T: Transport> Shutdown for ClientStream<T> {
 
 impl<T: Transport> UniqueID for ClientStream<T> {
     fn id(&self) -> UniqueIDType {
-        self.io.tcp().as_raw_fd()
+        self.io.as_ref().map_or(-1, |io| io.tcp().as_raw_fd())
     }
 }
 
@@ -451,5 +482,23 @@ mod tests {
         ours.gate.limit(0);
         drop(client);
         assert_eq!(ours.read(&mut got).await.unwrap(), 0, "the client is gone");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_in_mid_message_is_left_for_a_farewell() {
+        for (unread, left) in [(Gate::OPEN, true), (4, true), (0, false)] {
+            let (mut ours, mut client) = pair().await;
+            client.write_all(b"body").await.unwrap();
+            ours.write_all(b"answer").await.unwrap();
+            let gate = Arc::clone(&ours.gate);
+            gate.limit(unread);
+            drop(ours);
+            let io = gate.left();
+            assert_eq!(io.is_some(), left, "{unread}");
+            drop(io);
+            let mut answer = [0; 6];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"answer");
+        }
     }
 }

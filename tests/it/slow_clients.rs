@@ -396,6 +396,46 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
+async fn behind_a_chunked_body_the_connection_is_closed() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let mut client = RawClient::connect(gateway.address()).await;
+    let response = client.exchange(format!("{chunked}{GET}")).await;
+    assert_eq!(response.status(), 200);
+    client.expect_closed().await;
+    assert_eq!(origin.requests(), 1);
+    // One after the other, it is kept.
+    let mut client = RawClient::connect(gateway.address()).await;
+    for request in [chunked, GET, chunked] {
+        assert_eq!(client.exchange(request).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_while_sending_can_send_on_and_read_why() {
+    let origin = Origin::start().await;
+    let small = "path = \"/small\"\nauth = \"none\"\nupstream = \"origin\"\nmax_body = \"1KiB\"";
+    let keyed = "path = \"/keyed\"\nauth = \"api_key\"\nupstream = \"origin\"\nmax_body = \"9MiB\"";
+    let gateway = builder(&origin).route("small", small).route("keyed", keyed).start().await;
+    let piece = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    for (path, status) in [("/small", 413), ("/keyed", 401)] {
+        for framing in ["Transfer-Encoding: chunked", "Content-Length: 8388688"] {
+            let mut client = RawClient::connect(gateway.address()).await;
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+            client.send(head).await;
+            for _ in 0..8 {
+                client.send(&piece).await;
+            }
+            let response = client.response().await;
+            assert_eq!(response.status(), status, "{path} {framing}");
+            client.expect_closed().await;
+        }
+    }
+    expect_deserted(&gateway).await;
+}
+
+#[tokio::test]
 async fn http_1_0_is_answered_and_closed() {
     let origin = Origin::start().await;
     let chunks = vec![b"one".to_vec(), b"two".to_vec()];
