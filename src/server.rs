@@ -110,7 +110,7 @@ async fn serve(
     if let Some(listener) = admin {
         process.administrate(listener, &mut tasks);
     }
-    let mut crew = process.work(runtime::deal(bound, workers))?;
+    let mut crew = process.work(runtime::deal(bound, workers, &process.drain))?;
     on_ready(&ready).await?;
     log::info!(workers = workers.get(), revision = 1; "gateway is ready");
     process.until_the_end(&mut end, &mut crew).await
@@ -258,7 +258,6 @@ impl Process {
             access_log: self.access_log.clone(),
         };
         let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
-        let idle_timeout = self.live.load().http.idle_timeout;
         move || {
             let conf = ServerConf {
                 threads: 1,
@@ -269,7 +268,7 @@ impl Process {
                 ..ServerConf::default()
             };
             let proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
-            Connections::new(proxy, &drain, &parts, idle_timeout)
+            Connections::new(proxy, &drain, &parts)
         }
     }
 

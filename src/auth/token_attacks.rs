@@ -241,6 +241,11 @@ fn claim_attacks() -> Vec<(&'static str, String, R)> {
         ("an issuer in capitals", with_claims(r#""iss":"HTTPS://ID""#), R::Issuer),
         ("a list of issuers", with_claims(r#""iss":["https://id"]"#), R::Malformed),
         ("two issuers", with_claims(r#""iss":"https://evil","iss":"https://id""#), R::Malformed),
+    ]
+}
+
+fn subject_attacks() -> Vec<(&'static str, String, R)> {
+    vec![
         ("no subject", without("sub"), R::ConsumerClaim),
         ("an empty subject", with_claims(r#""sub":"""#), R::ConsumerClaim),
         ("a subject that is a number", with_claims(r#""sub":1"#), R::Malformed),
@@ -344,8 +349,10 @@ fn shape_attacks() -> Vec<(&'static str, String, R)> {
 
 #[test]
 fn attacks_are_refused_for_the_right_reason() {
-    let attacks: Vec<_> =
-        [header_attacks(), claim_attacks(), shape_attacks()].into_iter().flatten().collect();
+    let attacks: Vec<_> = [header_attacks(), claim_attacks(), subject_attacks(), shape_attacks()]
+        .into_iter()
+        .flatten()
+        .collect();
     assert!(attacks.len() >= 100, "{} attacks", attacks.len());
     for (name, token, reason) in attacks {
         assert_eq!(verify(&token), Err(reason), "{name}: {token}");

@@ -18,7 +18,8 @@ use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
+use http::header::TRANSFER_ENCODING;
+use http::{Method, Version};
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -154,6 +155,9 @@ impl ProxyHttp for Gateway {
         if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
+        if ctx.crawls(self.parts.clock.now()) {
+            return Self::stop(ctx, BadBody::Timeout);
+        }
         match ctx.passage().map(|passage| passage.sending(end, &self.parts.clock)) {
             Some(Err(late)) => Self::stop(ctx, late),
             Some(Ok(())) | None => Ok(()),
@@ -236,6 +240,12 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         if self.drain.begun() {
+            session.set_keepalive(None);
+        }
+        if session.req_header().version < Version::HTTP_11
+            && response.remove_header(&TRANSFER_ENCODING).is_some()
+        {
+            // HTTP/1.0 knows no chunks: the body ends where the connection does.
             session.set_keepalive(None);
         }
         let now = self.parts.clock.now();

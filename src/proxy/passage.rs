@@ -56,7 +56,7 @@ pub struct Passage {
     /// When the response's head came.
     answered: Option<Moment>,
     /// No read and no total timeout once the response has begun.
-    stream: bool,
+    pub stream: bool,
     sender: Sender,
     /// Pingora's limit for each read of this try.
     read_timeout: Duration,

@@ -13,9 +13,12 @@
 mod support;
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
-mod bodies;
+mod draining;
+#[cfg(test)]
 mod driven;
 #[cfg(test)]
 mod forwarding;
@@ -28,21 +31,26 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]
+mod reloading;
+#[cfg(test)]
 mod rewriting;
-mod driven;
-mod harness;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
-mod targets;
 mod secrets;
+#[cfg(test)]
+mod slow_clients;
+#[cfg(test)]
+mod starting;
+#[cfg(test)]
+mod targets;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "as in `support`")]
 mod upstreams;
