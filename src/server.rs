@@ -83,7 +83,7 @@ async fn serve(
 ) -> anyhow::Result<Ending> {
     let (hangup, mut end) = Signals::take().context("signals cannot be handled")?.split();
     let (loaded, watch) = load(&options.conf)?;
-    let fixed = loaded.config.fixed.clone();
+    let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
     let process = Process::build(loaded)?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
     let bound = runtime::bind(&fixed.listeners, workers, &process.live)?;
@@ -98,6 +98,7 @@ async fn serve(
         Arc::clone(&process.live),
         process.parts.clone(),
         watch,
+        watched,
         hangup,
     );
     tasks.spawn(reload.run());

@@ -101,6 +101,9 @@ async fn during_the_announcement_everybody_is_served_and_told_to_go() {
     admin.get("/readyz").send().await.expect_status(503).expect_body("draining\n");
     let health = gateway.client().get("/health").send().await;
     health.expect_status(503).expect_header("connection", "close");
+    let url = format!("http://{}/health", gateway.address());
+    let container = gateway.cli(&["healthcheck", "--url", &url]);
+    assert_eq!(container.status.code(), Some(1));
     for round in 0..5 {
         let answer = gateway.client().get("/").send().await;
         answer.expect_status(200).expect_header("connection", "close");
@@ -158,14 +161,23 @@ async fn an_idle_process_ends_at_once() {
 async fn the_deadline_ends_what_would_never_end() {
     let origin = Origin::start().await;
     origin.answer(Behaviour::Freeze);
-    let mut gateway = proxying(&origin, "announce = \"0s\"\ndeadline = \"1500ms\"").start().await;
+    let every = Duration::from_millis(50);
+    origin.on("/events", Behaviour::Ticks { count: 1_000_000, every });
+    let mut gateway = proxying(&origin, "announce = \"0s\"\ndeadline = \"1500ms\"")
+        .tls_listener("secure")
+        .start()
+        .await;
     let mut client = RawClient::connect(gateway.address()).await;
     client.send(GET).await;
-    origin.reached(1).await;
+    let http2 = gateway.http2_client("secure");
+    let mut events = http2.get("/events").open().await;
+    assert!(events.next().await.is_some());
+    origin.reached(2).await;
     let (status, took) = gateway.stop(Duration::from_millis(1500) + SLACK).await;
     assert_eq!(status.code(), Some(0));
     assert!(took >= Duration::from_millis(1500), "{took:?}");
-    gateway.stderr().containing("deadline").await;
+    let said = gateway.stderr().containing("deadline").await;
+    assert!(said.contains("\"requests\":2"), "{said}");
     client.expect_closed().await;
 }
 

@@ -193,6 +193,30 @@ async fn a_bad_file_changes_nothing_and_says_so_until_a_good_one_comes() {
 }
 
 #[tokio::test]
+async fn a_file_that_a_refused_configuration_waits_for_takes_effect_when_it_comes() {
+    let origin = Origin::start().await;
+    let gateway = replying().start().await;
+    let conf = format!(
+        "{}[upstreams.it]\nendpoints = [\"{}\"]\n\
+         [upstreams.it.tls]\nserver_name = \"it\"\nca = \"../tls/ca.pem\"\n",
+        reply(2),
+        origin.authority()
+    );
+    let before = gateway.metrics().await;
+    gateway.write_conf("routes.toml", &conf);
+    assert_eq!(gateway.reloaded_since(&before).await.result, "failure");
+    // An unfinished copy does not end the wait.
+    let ca = gateway.folder().join("tls/ca.pem");
+    let before = gateway.metrics().await;
+    std::fs::create_dir(ca.parent().unwrap()).unwrap();
+    std::fs::write(&ca, "-----BEGIN").unwrap();
+    assert_eq!(gateway.reloaded_since(&before).await.result, "failure");
+    tls::replace(&ca, &Authority::new().pem());
+    expect_in_force(&gateway, "2").await;
+    gateway.metric_is("config_last_reload_successful", &[], 1.0).await;
+}
+
+#[tokio::test]
 async fn what_is_fixed_at_the_start_is_refused_with_its_place() {
     let gateway = replying().start().await;
     let original = gateway.read_conf("gateway.toml");

@@ -23,6 +23,7 @@ fn expect_refused(started: Result<Gateway, NotStarted>, parts: &[&str]) {
     for part in parts {
         assert!(stderr.contains(part), "no `{part}` in\n{stderr}");
     }
+    assert!(stderr.matches("(os error").count() <= 1, "a cause is told twice:\n{stderr}");
 }
 
 #[tokio::test]
