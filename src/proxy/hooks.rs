@@ -22,6 +22,7 @@ use http::Method;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -54,7 +55,11 @@ enum Verdict {
 impl Gateway {
     async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
-        let head = Head::read(session.req_header(), ctx.client.address)?;
+        let goes_on = match session.as_downstream() {
+            ServerSession::H2(stream) => !stream.is_body_empty(),
+            _ => false,
+        };
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on)?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
