@@ -253,6 +253,7 @@ impl ProxyHttp for Gateway {
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
         hop::strip(&mut parts.headers, ctx.status);
+        hop::unchunk(session, &mut parts.headers);
         reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
