@@ -13,8 +13,9 @@
 mod support;
 
 #[cfg(test)]
-mod command_line;
+mod bodies;
 #[cfg(test)]
+mod command_line;
 mod driven;
 #[cfg(test)]
 mod forwarding;

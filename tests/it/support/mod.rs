@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod credential;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
+pub(crate) mod http2;
 pub(crate) mod http2_origin;
 pub(crate) mod load;
 pub(crate) mod metrics;
