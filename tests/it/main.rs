@@ -16,6 +16,8 @@ mod support;
 mod bodies;
 #[cfg(test)]
 mod command_line;
+#[cfg(test)]
+mod cors;
 mod driven;
 #[cfg(test)]
 mod forwarding;
