@@ -23,6 +23,7 @@ use http::{Method, Version};
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -55,7 +56,11 @@ enum Verdict {
 impl Gateway {
     async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
-        let head = Head::read(session.req_header(), ctx.client.address)?;
+        let goes_on = match session.as_downstream() {
+            ServerSession::H2(stream) => !stream.is_body_empty(),
+            _ => false,
+        };
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on)?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
@@ -255,6 +260,7 @@ impl ProxyHttp for Gateway {
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
         hop::strip(&mut parts.headers, ctx.status);
+        hop::unchunk(session, &mut parts.headers);
         reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);

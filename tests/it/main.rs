@@ -19,6 +19,7 @@ mod command_line;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod cors;
 mod driven;
 #[cfg(test)]
 mod forwarding;
