@@ -23,4 +23,6 @@ mod plans;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod tokens;
