@@ -257,7 +257,7 @@ impl Process {
             drain: Arc::clone(&self.drain),
             access_log: self.access_log.clone(),
         };
-        let (drain, metrics) = (Arc::clone(&self.drain), Arc::clone(&self.parts.metrics));
+        let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
         let idle_timeout = self.live.load().http.idle_timeout;
         move || {
             let conf = ServerConf {
@@ -269,7 +269,7 @@ impl Process {
                 ..ServerConf::default()
             };
             let proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
-            Connections::new(proxy, &drain, &metrics, idle_timeout)
+            Connections::new(proxy, &drain, &parts, idle_timeout)
         }
     }
 

@@ -58,19 +58,16 @@ impl Limits {
     }
 }
 
-/// What answers.
+/// What becomes of an admitted request.
 pub enum Action {
-    /// An upstream.
-    Proxy {
-        /// Where to.
-        upstream: Arc<Upstream>,
-        /// How long each part may take.
-        timeouts: Timeouts,
-        /// No read and no total timeout once the response has begun.
-        stream: bool,
-        /// What the upstream did.
-        metrics: UpstreamMetrics,
-    },
+    /// We answer ourselves.
+    Answer(Answer),
+    /// An upstream answers.
+    Proxy(Way),
+}
+
+/// An answer that needs no upstream.
+pub enum Answer {
     /// A redirect.
     Redirect {
         /// 301, 302, 303, 307 or 308.
@@ -87,6 +84,18 @@ pub enum Action {
         /// The body.
         body: bytes::Bytes,
     },
+}
+
+/// The way to an upstream.
+pub struct Way {
+    /// Where to.
+    pub upstream: Arc<Upstream>,
+    /// How long each part may take.
+    pub timeouts: Timeouts,
+    /// No read and no total timeout once the response has begun.
+    pub stream: bool,
+    /// What the upstream did.
+    pub metrics: UpstreamMetrics,
 }
 
 /// One route, ready to run.
@@ -236,21 +245,21 @@ impl Route {
                 let upstream = upstreams
                     .get(&**upstream)
                     .ok_or_else(|| BuildError::Unknown { upstream: Arc::clone(upstream) })?;
-                Action::Proxy {
+                Action::Proxy(Way {
                     upstream: Arc::clone(upstream),
                     timeouts: *timeouts,
                     stream: *stream,
                     metrics: parts.metrics.upstream(upstream.name()),
-                }
+                })
             }
             ActionDef::Redirect { status, location } => {
-                Action::Redirect { status: *status, location: location.clone() }
+                Action::Answer(Answer::Redirect { status: *status, location: location.clone() })
             }
-            ActionDef::Reply { status, content_type, body } => Action::Reply {
+            ActionDef::Reply { status, content_type, body } => Action::Answer(Answer::Reply {
                 status: *status,
                 content_type: content_type.clone(),
                 body: body.clone(),
-            },
+            }),
         };
         Ok(Self {
             name: Arc::clone(&definition.name),

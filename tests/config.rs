@@ -1,14 +1,19 @@
 //! Configuration folders against what operators are told about them.
 //!
 //! `tests/golden/config/*.txt` are cases: the files of a folder, then the report. A folder also has
-//! a `conf/base.toml` with a listener, the upstream `billing` and the plan `free`, unless the case
-//! brings its own. `UPDATE_GOLDEN=1` writes the reports anew; read the difference before it is
-//! committed.
+//! a `conf/base.toml` with a listener, the upstream `billing`, the plan `free` and an issuer, unless
+//! the case brings its own. `UPDATE_GOLDEN=1` writes the reports anew; read the difference before it
+//! is committed.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test ends where an assumption fails"
+)]
+
+use datahub_gateway::cli;
 use datahub_gateway::config::{self, Fixed, Loaded, Report, SecretFiles};
 use proptest::prelude::*;
-use serde_json::Value;
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -25,6 +30,9 @@ endpoints = [\"10.0.0.1:8080\"]
 
 [plans.free.limits.requests]
 rate = \"10/s\"
+
+[auth.jwt.base]
+secret = \"env:LONG_SECRET\"
 ";
 
 fn environment(name: &str) -> Option<OsString> {
@@ -70,10 +78,7 @@ impl Folder {
     }
 
     fn told(&self, report: &Report) -> String {
-        report
-            .to_string()
-            .replace(&format!("{}/", self.0.path().display()), "")
-            .replace(&self.0.path().display().to_string(), "")
+        report.to_string().replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 
@@ -123,4 +128,281 @@ fn every_error_is_told_with_its_place_its_reason_and_a_way_out() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(cases >= 40);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap().path();
+        let target = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy(&entry, &target);
+        } else {
+            std::fs::copy(&entry, &target).unwrap();
+        }
+    }
+}
+
+/// A certificate for a name, and its key.
+fn certificate(name: &str) -> (String, String) {
+    let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    (pair.cert.pem(), pair.signing_key.serialize_pem())
+}
+
+#[test]
+fn the_shipped_configuration_and_its_examples_can_be_run() {
+    let shipped = repository("conf");
+    let loaded = config::load_in(&shipped, SecretFiles::Leave, &|_| None).unwrap();
+    assert_eq!((loaded.files, loaded.warnings.len()), (4, 0));
+
+    let mut examples = 0;
+    for entry in std::fs::read_dir(shipped.join("examples")).unwrap() {
+        let entry = entry.unwrap();
+        let folder = Folder::with(&[]);
+        copy(&entry.path(), &folder.conf());
+        let (chain, key) = certificate("api.example.com");
+        if entry.file_name() == "tls" {
+            folder.write("conf/tls/chain.pem", &chain, 0o644);
+            folder.write("conf/tls/private-ca.pem", &chain, 0o644);
+            folder.write("conf/tls/key.pem", &key, 0o600);
+        }
+        let loaded = config::load_in(&folder.conf(), SecretFiles::Leave, &|_| None)
+            .unwrap_or_else(|report| panic!("{:?}\n{report}", entry.file_name()));
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        assert_eq!(loaded.config.certificates.len(), usize::from(entry.file_name() == "tls"));
+        examples += 1;
+    }
+    assert_eq!(examples, 5);
+}
+
+#[test]
+fn a_check_ends_with_failure_only_if_something_is_wrong() {
+    let listener = "[listeners.public]\naddress = \"127.0.0.1:0\"\n";
+    let good = Folder::with(&[("conf/base.toml", listener)]);
+    let bad = Folder::with(&[("conf/base.toml", "workers = \"many\"")]);
+    let shown = |folder: &Folder| format!("{:?}", cli::check::check(&folder.conf()));
+    assert_eq!(shown(&good), format!("{:?}", std::process::ExitCode::SUCCESS));
+    assert_eq!(shown(&bad), format!("{:?}", std::process::ExitCode::FAILURE));
+}
+
+#[test]
+fn what_runs_is_what_the_files_say() {
+    let folder = Folder::with(&[("conf/base.toml", BASE)]);
+    folder.write("conf/.hidden.toml", "not TOML", 0o600);
+    folder.write("conf/notes.txt", "not TOML", 0o600);
+    folder.write("conf/below/more.toml", "not TOML", 0o600);
+    folder.write(
+        "conf/routes.toml",
+        r#"
+        [routes.orders]
+        path = ["/orders", "/v1/orders/*"]
+        hosts = ["API.example.com"]
+        auth = "jwt"
+        upstream = "billing"
+        timeouts = { per_try = "1s" }
+        "#,
+        0o600,
+    );
+    let loaded = folder.load().unwrap();
+    let config = &loaded.config;
+    let route = config.routes.first().unwrap();
+    assert_eq!((config.routes.len(), route.matcher.paths.len(), loaded.files), (1, 2, 2));
+    let config::ActionDef::Proxy { upstream, timeouts, stream: false } = &route.action else {
+        panic!("{:?}", route.action)
+    };
+    let seconds = [timeouts.connect, timeouts.per_try, timeouts.total].map(|it| it.as_secs());
+    assert_eq!((upstream.as_ref(), seconds), ("billing", [2, 1, 30]));
+    assert_eq!(config.plans.first().unwrap().rules.first().unwrap().burst.get(), 10);
+    assert_eq!(config.issuers.len(), 1);
+}
+
+#[test]
+fn missing_secrets_are_made_only_for_a_configuration_that_can_be_run() {
+    let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/jwt.toml", "[auth.jwt.own]\n")]);
+    folder.write("conf/bad.toml", "workers = 0\n", 0o600);
+    let load = || config::load_in(&folder.conf(), SecretFiles::Create, &environment);
+    let data = folder.0.path().join("data");
+
+    assert!(load().is_err());
+    assert!(!data.exists());
+
+    folder.write("conf/bad.toml", "workers = 1\n", 0o600);
+    let (first, second) = (load().unwrap(), load().unwrap());
+    let secrets = |loaded: &Loaded| {
+        (loaded.config.api_key.pepper.clone(), loaded.config.issuers[1].secret.clone())
+    };
+    assert_eq!(secrets(&first), secrets(&second));
+    assert_ne!(secrets(&first).0, secrets(&first).1);
+    assert!(
+        !format!("{:?}", first.config).contains(&String::from_utf8(secrets(&first).0).unwrap())
+    );
+    for name in ["api-key.pepper", "jwt.secret"] {
+        let mode = std::fs::metadata(data.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(first.watched.iter().any(|path| path.ends_with(name)));
+    }
+}
+
+const SECURE: &str = "
+[listeners.secure]
+address = \"127.0.0.1:0\"
+tls = { certificate = \"tls/chain.pem\", key = \"file:tls/key.pem\" }
+";
+
+#[test]
+fn a_renewed_certificate_is_taken_and_a_wrong_key_is_not() {
+    let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/tls.toml", SECURE)]);
+    let (chain, key) = certificate("a.example.com");
+    folder.write("conf/tls/chain.pem", &chain, 0o644);
+    folder.write("conf/tls/key.pem", &key, 0o600);
+    let before = folder.load().unwrap();
+    assert!(before.watched.iter().any(|path| path.ends_with("tls/chain.pem")));
+    assert!(before.watched.iter().any(|path| path.ends_with("tls/key.pem")));
+    assert_eq!(before.config.certificates, folder.load().unwrap().config.certificates);
+
+    let (chain, other_key) = certificate("a.example.com");
+    folder.write("conf/tls/chain.pem", &chain, 0o644);
+    let report = folder.load().unwrap_err().to_string();
+    assert!(report.contains("the key does not belong to the certificate"), "{report}");
+    assert!(!report.contains("BEGIN"));
+
+    folder.write("conf/tls/key.pem", &other_key, 0o600);
+    let after = folder.load().unwrap();
+    assert_ne!(before.config.certificates, after.config.certificates);
+    after.check_fixed(&before.config.fixed).unwrap();
+}
+
+#[test]
+fn what_needs_a_restart_is_said_with_its_place() {
+    let folder = Folder::with(&[("conf/base.toml", BASE)]);
+    folder.write("conf/more.toml", "[listeners.extra]\naddress = \"127.0.0.1:0\"\n", 0o600);
+    let running: Fixed = folder.load().unwrap().config.fixed;
+    folder.load().unwrap().check_fixed(&running).unwrap();
+
+    folder.write("conf/base.toml", BASE.replace("0.0.0.0:3000", "0.0.0.0:4000"), 0o600);
+    folder.write(
+        "conf/more.toml",
+        "workers = 3\n\n[admin]\naddress = \"off\"\n\n[store]\npath = \"other.db\"\n\n\
+         [listeners.added]\naddress = \"127.0.0.1:0\"\n",
+        0o600,
+    );
+    let report = folder.load().unwrap().check_fixed(&running).unwrap_err();
+    let told = folder.told(&report);
+    for part in [
+        "a change of `workers` needs a restart",
+        "conf/more.toml:1:11",
+        "running: 127.0.0.1:9901",
+        "conf/more.toml:4:11",
+        "a change of the store needs a restart",
+        "a change of listener `public` needs a restart",
+        "running: 0.0.0.0:3000",
+        "the new listener `added` needs a restart",
+        "removing listener `extra` needs a restart",
+        "6 errors",
+    ] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_too_much_is_refused() {
+    let folder = Folder::with(&[("conf/base.toml", BASE)]);
+    folder.write("conf/large.toml", "#".repeat(1024 * 1024 + 1), 0o600);
+    folder.write("conf/binary.toml", b"a = 1\n\xff\xfe", 0o600);
+    std::os::unix::fs::symlink("absent", folder.conf().join("dangling.toml")).unwrap();
+    let report = folder.load().unwrap_err();
+    let told = folder.told(&report);
+    for part in ["it is larger than 1 MiB", "line 2 is not UTF-8", "No such file", "3 errors"] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    assert!(report.summary().starts_with("3 errors; first: "), "{}", report.summary());
+
+    let many = Folder::with(&[("conf/base.toml", BASE)]);
+    for number in 0..256 {
+        many.write(&format!("conf/{number}.toml"), "", 0o600);
+    }
+    assert!(many.load().unwrap_err().to_string().contains("more than 256 files"));
+
+    let nowhere = config::load_in(Path::new("/absent"), SecretFiles::Leave, &environment);
+    assert!(nowhere.unwrap_err().to_string().contains("--conf"));
+}
+
+#[test]
+fn a_thousand_mistakes_make_a_short_report() {
+    let text: String = (0..1000).map(|number| format!("[routes.r{number}]\n")).collect();
+    let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/routes.toml", &text)]);
+    let report = folder.load().unwrap_err();
+    let told = report.to_string();
+    assert_eq!(report.len(), 3000);
+    assert!(told.contains("(and 2900 more, not shown)") && told.ends_with("3000 errors"));
+    assert!(told.len() < 100_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let folder = Folder::with(&[]);
+        folder.write("conf/any.toml", bytes, 0o600);
+        if let Err(report) = folder.load() {
+            prop_assert!(!report.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn no_change_of_the_shipped_files_makes_it_panic(
+        file in 0..4_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..6_u8, any::<char>()), 1..8),
+    ) {
+        let folder = Folder::with(&[]);
+        for (index, name) in ["gateway", "plans", "routes", "upstreams"].iter().enumerate() {
+            let path = format!("conf/{name}.toml");
+            let mut text = std::fs::read_to_string(repository(&path)).unwrap();
+            if index == file {
+                for (at, kind, symbol) in &changes {
+                    change(&mut text, at, *kind, *symbol);
+                }
+            }
+            folder.write(&path, text, 0o600);
+        }
+        match folder.load() {
+            Ok(loaded) => prop_assert!(!loaded.config.fixed.listeners.is_empty()),
+            Err(report) => prop_assert!(report.to_string().contains("error")),
+        }
+    }
+}
+
+/// One slip of an operator's hand.
+fn change(text: &mut String, at: &prop::sample::Index, kind: u8, symbol: char) {
+    const LIKELY: [&str; 8] = ["\"", "[", "]", "{", "=", "\n", "# ", "."];
+    let at = text.floor_char_boundary(at.index(text.len() + 1));
+    let rest = text[at..].to_owned();
+    let line = rest.find('\n').map_or(rest.len(), |end| end + 1);
+    match kind {
+        0 => text.truncate(at),
+        1 => text.insert(at, symbol),
+        2 => text.insert_str(at, LIKELY[symbol as usize % LIKELY.len()]),
+        3 => text.insert_str(at, &rest[..line]),
+        4 => text.replace_range(at..at + line, ""),
+        _ => *text = text.replacen("# ", "", 1 + symbol as usize % 60),
+    }
+}
+
+#[test]
+fn nesting_cannot_exhaust_the_stack() {
+    for dots in [1, 7, 8, 79] {
+        let dotted = vec!["a"; dots].join(".");
+        for depth in [4, 7, 8, 9, 16, 70] {
+            let tables = format!("{}1{}", format!("{{{dotted}=").repeat(depth), "}".repeat(depth));
+            let lists = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+            for value in [tables, lists] {
+                let folder = Folder::with(&[("conf/base.toml", BASE)]);
+                folder.write("conf/deep.toml", format!("{dotted} = {value}\n"), 0o600);
+                assert!(folder.load().is_err());
+            }
+        }
+    }
+    let open = "[".repeat(100_000);
+    assert!(Folder::with(&[("conf/a.toml", &format!("a = {open}"))]).load().is_err());
 }

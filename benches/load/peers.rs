@@ -225,6 +225,7 @@ address = "127.0.0.1:0"
 address = "127.0.0.1:0"
 [store]
 path = "../data/gateway.db"
+[auth.jwt.default]
 [plans.load.limits.requests]
 rate = "1000000/s"
 [upstreams.origin]

@@ -34,6 +34,8 @@ pub struct Diagnostic {
     /// A file or folder, where no line can be shown.
     file: Option<PathBuf>,
     helps: Vec<String>,
+    /// What follows the first place on its line is not shown.
+    hides_rest: bool,
 }
 
 impl Diagnostic {
@@ -48,7 +50,8 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, message: String) -> Self {
-        Self { severity, message, marks: Vec::new(), file: None, helps: Vec::new() }
+        let (marks, helps) = (Vec::new(), Vec::new());
+        Self { severity, message, marks, file: None, helps, hides_rest: false }
     }
 
     /// Where, and what is wrong there. The first place is the finding's own.
@@ -64,6 +67,13 @@ impl Diagnostic {
     #[must_use]
     pub(crate) fn at_file(mut self, path: &Path) -> Self {
         self.file = Some(path.to_owned());
+        self
+    }
+
+    /// What follows the place on its line could be a secret.
+    #[must_use]
+    pub(crate) fn hide_rest(mut self) -> Self {
+        self.hides_rest = true;
         self
     }
 
@@ -242,7 +252,13 @@ fn snippet<'a>(
     let from = file.text.get(..first).and_then(|text| text.rfind('\n')).map_or(0, |at| at + 1);
     let rest = file.text.get(last..).unwrap_or_default();
     let to = last + rest.find('\n').unwrap_or(rest.len());
-    let shown = mask(file.text.get(from..to).unwrap_or_default());
+    let mut shown = mask(file.text.get(from..to).unwrap_or_default()).replace('\r', " ");
+    if let Some((range, _, true)) = marks.first().filter(|_| finding.hides_rest)
+        && let Some((kept, hidden)) = shown.split_at_checked(range.end - from)
+    {
+        let (hidden, rest) = hidden.split_at(hidden.find('\n').unwrap_or(hidden.len()));
+        shown = format!("{kept}{}{rest}", "*".repeat(hidden.len()));
+    }
     Snippet::source(shown)
         .path(file.path.display().to_string())
         .line_start(file.line(from))

@@ -31,8 +31,8 @@ impl<'a> Document<'a> {
         let mut document = Self { root: DeTable::new(), complete: findings.is_clean() };
         for file in &sources.files {
             if too_deep(&file.text) {
-                let deep = Diagnostic::error("brackets are nested too deeply").at_file(&file.path);
-                findings.push(deep.help("no key of the gateway needs more than three levels"));
+                let deep = Diagnostic::error("tables are nested too deeply").at_file(&file.path);
+                findings.push(deep.help("no key of the gateway needs more than five levels"));
                 document.complete = false;
                 continue;
             }
@@ -58,28 +58,33 @@ impl<'a> Document<'a> {
 /// What TOML says of a key that is there twice.
 const DUPLICATE: &str = "duplicate key";
 
-/// Whether parsing could exhaust the stack: nested brackets and dotted keys multiply.
+/// Whether parsing could exhaust the stack: nested brackets and dotted keys multiply. The deepest
+/// key of the gateway is in five tables.
 fn too_deep(text: &str) -> bool {
-    const DEEPEST: usize = 16;
+    const DEEPEST: usize = 8;
     let mut depth = 0_usize;
+    let mut dots = 0_usize;
     let mut rest = text;
-    while let Some(at) = rest.find(['[', ']', '{', '}', '"', '\'', '#']) {
+    while let Some(at) = rest.find(['[', ']', '{', '}', '"', '\'', '#', '.', '=', ',', '\n']) {
         let tail = rest.get(at..).unwrap_or_default();
-        rest = match tail.as_bytes().first() {
-            Some(b'[' | b'{') => {
-                depth += 1;
-                tail.get(1..).unwrap_or_default()
-            }
-            Some(b']' | b'}') => {
-                depth = depth.saturating_sub(1);
-                tail.get(1..).unwrap_or_default()
-            }
-            Some(b'#') => tail.split_once('\n').map_or("", |(_, rest)| rest),
-            _ => after_string(tail),
-        };
-        if depth > DEEPEST {
+        let symbol = tail.as_bytes().first().copied().unwrap_or_default();
+        match symbol {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'.' => dots += 1,
+            _ => {}
+        }
+        if matches!(symbol, b'[' | b'{' | b'=' | b',' | b'\n' | b'#') {
+            dots = 0;
+        }
+        if depth > DEEPEST || dots > DEEPEST {
             return true;
         }
+        rest = match symbol {
+            b'#' => tail.split_once('\n').map_or("", |(_, rest)| rest),
+            b'"' | b'\'' => after_string(tail),
+            _ => tail.get(1..).unwrap_or_default(),
+        };
     }
     false
 }

@@ -27,6 +27,15 @@ pub struct Loaded {
     origins: Origins,
 }
 
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("watched", &self.watched)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Reads every `*.toml` directly in `dir` as one configuration.
 ///
 /// # Errors

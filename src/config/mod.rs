@@ -18,13 +18,14 @@ mod schema;
 mod secret;
 mod shape;
 mod source;
+mod uri;
 mod value;
 mod words;
 
 pub use certificate::Certificate;
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use load::{Loaded, load, load_in};
-pub use secret::{Environment, SecretFiles, process_environment};
+pub use secret::{Environment, SecretFiles};
 
 use crate::auth::{ApiKeys, JwtIssuer, Requirement};
 use crate::limits::{Plan, Rule};

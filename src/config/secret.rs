@@ -33,8 +33,7 @@ pub enum SecretFiles {
 pub type Environment<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// The environment of the process.
-#[must_use]
-pub fn process_environment(name: &str) -> Option<OsString> {
+pub(crate) fn process_environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 

@@ -153,7 +153,10 @@ impl<'s> Shape<'s, '_> {
         };
         let meant = near
             .map(|near| table.iter().copied().chain([near]).map(str::to_owned).collect::<Vec<_>>());
-        self.findings.push(Diagnostic::error(message).at(span, "there is no such key").help(help));
+        let finding = Diagnostic::error(message).at(span, "there is no such key").help(help);
+        let secret = near.is_some_and(|near| matches!(near, "key" | "pepper" | "secret"))
+            || table.first() == Some(&"auth");
+        self.findings.push(if secret { finding.hide_rest() } else { finding });
         self.lost.0.extend(meant);
         self.lost.0.insert(self.path.clone());
     }
@@ -202,9 +205,10 @@ impl<'s> Shape<'s, '_> {
         if known.is_empty() || known.contains(&text) {
             return true;
         }
-        let help = match words::nearest(text, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("the values are {}", words::listed(known.iter().copied())),
+        let help = match (words::nearest(text, known.iter().copied()), known.as_slice()) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, [only]) => format!("the only word here is `{only}`"),
+            (None, known) => format!("the values are {}", words::listed(known.iter().copied())),
         };
         let message = format!("{} has no value `{}`", self.key(), text.escape_debug());
         self.findings.push(Diagnostic::error(message).at(span, "unknown value").help(help));

@@ -153,6 +153,10 @@ fn read_text(path: &Path) -> Result<String, String> {
     if bytes.len() > MAX_FILE {
         return Err("it is larger than 1 MiB; split it".to_owned());
     }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        // Some editors put a byte order mark before the text.
+        bytes.drain(..3);
+    }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = memchr::memchr_iter(b'\n', error.as_bytes().get(..good).unwrap_or(&[])).count();
@@ -189,9 +193,9 @@ fn literal_after(line: &str, key: &str) -> Option<usize> {
         let value = rest.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
         let value = value.trim_start_matches([' ', '\t']);
         let inner = value.trim_start_matches(['"', '\'']);
-        let points = inner.starts_with("env:") || inner.starts_with("file:") || inner.is_empty();
+        let points = inner.starts_with("env:") || inner.starts_with("file:");
         let whole = before.is_none_or(|symbol| !symbol.is_alphanumeric() && symbol != '_');
-        (whole && !points && value.len() > inner.len()).then(|| line.len() - value.len())
+        (whole && !points && !inner.trim().is_empty()).then(|| line.len() - value.len())
     })
 }
 
@@ -206,6 +210,7 @@ mod tests {
             ("api_key = { pepper = 'é' }", "api_key = { pepper = ******"),
             ("secret = \"env:JWT_SECRET\"", "secret = \"env:JWT_SECRET\""),
             ("key = \"file:tls/key.pem\" # there", "key = \"file:tls/key.pem\" # there"),
+            ("secret = [\"hunter2\"]", "secret = ***********"),
             ("monkey = \"x\"", "monkey = \"x\""),
             ("per = \"key\"", "per = \"key\""),
         ] {

@@ -1,14 +1,14 @@
 //! What the limits said to a request that may go on.
 
 use super::gcra::Standing;
-use super::wire;
+use super::wire::{self, Policies};
 use http::HeaderValue;
 use std::sync::Arc;
 
 /// One request was taken from each counter that applies.
 #[derive(Clone, Debug, Default)]
 pub struct Grant {
-    pub(super) policy: Option<HeaderValue>,
+    pub(super) policies: Policies,
     pub(super) nearest: Option<Nearest>,
     pub(super) would_refuse: Vec<Arc<str>>,
 }
@@ -32,7 +32,7 @@ impl Grant {
     /// `RateLimit-Policy`: every enforced policy. `None` if nothing is enforced.
     #[must_use]
     pub fn rate_limit_policy(&self) -> Option<HeaderValue> {
-        self.policy.clone()
+        self.policies.value()
     }
 
     /// The ids of the rules in shadow mode that would have refused.

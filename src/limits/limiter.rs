@@ -1,8 +1,8 @@
 //! The limits of a request, reserved as one step: all rules let it through, or none is charged.
 //!
 //! Must stay true: a request that is let through allocates nothing here unless it meets more rules
-//! than [`Few`] holds, two sets of enforced rules, or a rule in shadow mode that would refuse; the
-//! clock is read once, while the counters are held, so no counter ever sees time go back.
+//! than [`Few`] holds, more than two sets of enforced rules, or a rule in shadow mode that would
+//! refuse; the clock is read once, while the counters are held, so no counter ever sees time go back.
 
 use super::counters::{Counters, Held};
 use super::few::Few;
@@ -12,15 +12,14 @@ use super::refused::Refused;
 use super::rule::Rule;
 use super::rule_set::{Prepared, RuleSet};
 use super::subject::{Keyring, Subjects};
-use super::wire;
+use super::wire::Policies;
 use crate::telemetry::{Clock, Moment};
-use http::HeaderValue;
 use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many counters a process keeps unless told otherwise: 65 MB when all are in use.
+/// How many counters a process keeps unless told otherwise: 64 MB when all are in use.
 const ENTRIES: usize = 1_000_000;
 
 /// The counters of all rules. One for each process; it outlives every snapshot.
@@ -84,8 +83,8 @@ impl Limiter {
             charges.iter().rev().for_each(|charge| charge.give_back(&mut held));
         }
         drop(held);
-        let policy = policy(sets);
-        if refused { Err(refuse(&charges, policy)) } else { Ok(grant(&charges, policy)) }
+        let policies = Policies::of(sets.iter().filter_map(|set| set.policy()));
+        if refused { Err(refuse(&charges, &policies)) } else { Ok(grant(&charges, policies)) }
     }
 }
 
@@ -144,19 +143,8 @@ impl<'r> Charge<'r> {
     }
 }
 
-fn policy(sets: &[&RuleSet]) -> Option<HeaderValue> {
-    let mut policies = sets.iter().filter_map(|set| set.policy());
-    match (policies.next(), policies.next()) {
-        (None, _) => None,
-        (Some(only), None) => Some(only.clone()),
-        (Some(_), Some(_)) => {
-            wire::policies(sets.iter().filter_map(|set| set.policy()).map(HeaderValue::as_bytes))
-        }
-    }
-}
-
-fn grant(charges: &Few<Charge<'_>>, policy: Option<HeaderValue>) -> Grant {
-    let mut grant = Grant { policy, ..Grant::default() };
+fn grant(charges: &Few<Charge<'_>>, policies: Policies) -> Grant {
+    let mut grant = Grant { policies, ..Grant::default() };
     let mut nearest: Option<(&Prepared, Standing)> = None;
     for charge in charges.iter() {
         match charge.outcome {
@@ -178,13 +166,13 @@ fn nearness(standing: Standing) -> (u32, Reverse<Duration>) {
     (standing.remaining(), Reverse(standing.next()))
 }
 
-fn refuse(charges: &Few<Charge<'_>>, policy: Option<HeaderValue>) -> Refused {
+fn refuse(charges: &Few<Charge<'_>>, policies: &Policies) -> Refused {
     let refusing = || charges.iter().filter_map(|charge| Some((charge.rule, charge.wait()?)));
     let mut refused = Refused {
         rule: Arc::default(),
         retry_after: Duration::ZERO,
         quoted: Arc::default(),
-        policy,
+        policy: policies.value(),
         violated: refusing().map(|(rule, _)| Arc::clone(&rule.name)).collect(),
     };
     if let Some((rule, wait)) = refusing().max_by_key(|(_, wait)| *wait) {
@@ -200,6 +188,7 @@ mod tests {
     use super::super::rule::{Mode, Period, Rate, Subject};
     use super::super::subject::KeySubject;
     use super::*;
+    use http::HeaderValue;
     use std::num::NonZeroU32;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -291,14 +280,21 @@ mod tests {
         ]);
         let route = limiter.prepare(&[rule("total", 30, 5, Subject::Route)]);
         let shadows = limiter.prepare(&[shadow("only", 1, 1)]);
+        let third = limiter.prepare(&[rule("third", 1, 1, Subject::Route)]);
+        let tail = limiter.prepare(&[rule("tail", 6000, 9, Subject::Route)]);
         let both = "\"burst\";q=20;w=1, \"small\";q=5;w=5";
-        let table: [(&[&RuleSet], &str, &str); 4] = [
+        let table: [(&[&RuleSet], &str, &str); 5] = [
             (&[&plan], "\"small\";r=4;t=1", both),
             (&[&plan, &shadows], "\"small\";r=3;t=1", both),
             (
                 &[&plan, &route],
                 "\"small\";r=2;t=1",
                 "\"burst\";q=20;w=1, \"small\";q=5;w=5, \"total\";q=5;w=10",
+            ),
+            (
+                &[&third, &shadows, &tail, &plan],
+                "\"third\";r=0;t=60",
+                "\"third\";q=1;w=60, \"tail\";q=9;w=1, \"burst\";q=20;w=1, \"small\";q=5;w=5",
             ),
             (&[&shadows], "", ""),
         ];

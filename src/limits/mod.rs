@@ -1,4 +1,15 @@
 //! How often: rate rules, who they count, and the counters behind them.
+//!
+//! ```text
+//! Rule ─prepare─▶ RuleSet ─┐
+//!                Subjects ─┴─reserve─▶ Grant │ Refused ─▶ RateLimit, RateLimit-Policy
+//!                               │
+//!                         Limiter: a Counter (GCRA) for each rule and subject
+//! ```
+//!
+//! Must stay true: any window of length T admits at most burst + rate × T for each rule and
+//! subject, whatever the number of threads; a refused request is charged to no rule; a limiter
+//! that is out of counters becomes stricter.
 
 mod counters;
 mod few;

@@ -26,7 +26,7 @@ impl RuleSet {
             .collect();
         let policies: Vec<_> =
             rules.iter().filter(|rule| !rule.shadow).map(Prepared::policy).collect();
-        let policy = wire::policies(policies.iter().map(String::as_bytes));
+        let policy = wire::join(policies.iter().map(String::as_bytes));
         Self { rules, policy }
     }
 

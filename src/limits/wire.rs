@@ -28,16 +28,41 @@ pub(super) fn policy(quoted: &str, burst: u32, window: Duration) -> String {
     format!("{quoted};q={burst};w={}", whole_seconds(window))
 }
 
-/// `RateLimit-Policy` of several policies; `None` if there are none.
-pub(super) fn policies<'a>(policies: impl Iterator<Item = &'a [u8]>) -> Option<HeaderValue> {
-    let mut list = Vec::new();
-    for policy in policies {
-        if !list.is_empty() {
-            list.extend_from_slice(b", ");
+/// Several lists as one; `None` if there are none. One allocation, of the exact size.
+pub(super) fn join<'a>(lists: impl Iterator<Item = &'a [u8]> + Clone) -> Option<HeaderValue> {
+    let size = lists.clone().map(|list| list.len() + 2).sum::<usize>().checked_sub(2)?;
+    let mut joined = Vec::with_capacity(size);
+    for list in lists {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b", ");
         }
-        list.extend_from_slice(policy);
+        joined.extend_from_slice(list);
     }
-    if list.is_empty() { None } else { HeaderValue::try_from(list).ok() }
+    HeaderValue::try_from(joined).ok()
+}
+
+/// `RateLimit-Policy` of the sets that a request met: prebuilt for each set, and put together only
+/// when asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Policies([Option<HeaderValue>; 2]);
+
+impl Policies {
+    pub(super) fn of<'a>(sets: impl Iterator<Item = &'a HeaderValue> + Clone) -> Self {
+        let mut each = sets.clone();
+        match (each.next(), each.next(), each.next()) {
+            (Some(_), Some(_), Some(_)) => Self([join(sets.map(HeaderValue::as_bytes)), None]),
+            (first, second, _) => Self([first.cloned(), second.cloned()]),
+        }
+    }
+
+    pub(super) fn value(&self) -> Option<HeaderValue> {
+        match &self.0 {
+            [Some(first), Some(second)] => {
+                join([first, second].map(HeaderValue::as_bytes).into_iter())
+            }
+            [first, _] => first.clone(),
+        }
+    }
 }
 
 /// `RateLimit`: `remaining` requests now, one more after `next`. One allocation, of the exact size.
@@ -85,7 +110,7 @@ mod tests {
     #[test]
     fn a_client_reads_back_what_was_meant() {
         let (burst, daily) = (quote("burst"), quote("daily"));
-        let policies = policies(
+        let policies = join(
             [
                 policy(&burst, 20, Duration::from_millis(300)),
                 policy(&daily, u32::MAX, Duration::from_secs(86_400 * u64::from(u32::MAX))),

@@ -11,9 +11,13 @@ use super::hooks::Gateway;
 use super::rejection::BadHead;
 use super::reply;
 use super::wire::{self, HeadCaps};
+use crate::snapshot::Parts;
+use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_id::request_id;
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
+use http::HeaderValue;
 use pingora_core::apps::{
     HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp,
 };
@@ -57,6 +61,7 @@ pub struct Connections {
     http2: Arc<Http2>,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Connections {
@@ -65,7 +70,7 @@ impl Connections {
     pub fn new(
         proxy: HttpProxy<Gateway>,
         drain: &Arc<Drain>,
-        metrics: &Arc<Metrics>,
+        parts: &Parts,
         idle_timeout: Duration,
     ) -> Self {
         let proxy = Arc::new(proxy);
@@ -75,7 +80,8 @@ impl Connections {
             http2: Arc::new(Http2 { proxy: Arc::clone(&proxy), drain: Arc::clone(drain), options }),
             proxy,
             drain: Arc::clone(drain),
-            metrics: Arc::clone(metrics),
+            metrics: Arc::clone(&parts.metrics),
+            clock: parts.clock.clone(),
         }
     }
 
@@ -96,7 +102,7 @@ impl Connections {
                 HeadRead::Closed => {}
                 HeadRead::Bad(bad) => {
                     self.metrics.head_refused(bad.code());
-                    refuse(&mut stream, bad).await;
+                    refuse(&mut stream, bad, &request_id(self.clock.unix_time())).await;
                 }
             }
         }
@@ -203,7 +209,7 @@ async fn read_head(stream: &mut Stream, waits: &mut Waits, limits: &ConnectionLi
     let Ok(mut buf) = first_bytes(stream, waits).await else {
         return HeadRead::Closed;
     };
-    let deadline = Instant::now() + limits.head_timeout;
+    let mut deadline = None;
     let mut searched = 0;
     loop {
         // RFC 9112 2.2: an empty line before the request line is to be ignored.
@@ -221,6 +227,8 @@ async fn read_head(stream: &mut Stream, waits: &mut Waits, limits: &ConnectionLi
             return HeadRead::Bad(BadHead::TooLarge);
         }
         searched = buf.len();
+        // Most heads come whole; only one that does not needs a clock.
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_timeout);
         match timeout_at(deadline, stream.read_buf(&mut buf)).await {
             Ok(Ok(0) | Err(_)) => return HeadRead::Closed,
             Ok(Ok(_)) => {}
@@ -254,9 +262,9 @@ async fn first_bytes(stream: &mut Stream, waits: &mut Waits) -> io::Result<Bytes
 
 /// Says why, and closes so that the client can read it: bytes still under way are thrown away
 /// first, because a close on unread data is a reset that takes the answer with it.
-async fn refuse(stream: &mut Stream, bad: BadHead) {
+async fn refuse(stream: &mut Stream, bad: BadHead, request_id: &HeaderValue) {
     let answer = async {
-        stream.write_all(&reply::refused_head(bad)).await?;
+        stream.write_all(&reply::refused_head(bad, request_id)).await?;
         stream.flush().await?;
         stream.shutdown().await?;
         let mut waste = [0; 4096];

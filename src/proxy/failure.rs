@@ -6,8 +6,12 @@
 
 use super::exchange::Exchange;
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use crate::telemetry::Clock;
 use crate::upstreams::{Body, Failure, Progress, may_retry};
+use http::HeaderValue;
+use http::header::EXPECT;
 use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 /// No connection came about.
@@ -23,11 +27,19 @@ pub(super) fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error
 }
 
 /// Something failed after the connection stood.
-pub(super) fn proxying(session: &Session, ctx: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn proxying(
+    session: &mut Session,
+    ctx: &mut Exchange,
+    mut error: Box<Error>,
+    clock: &Clock,
+) -> Box<Error> {
+    if ctx.rejection.is_none() && *error.esource() == ErrorSource::Upstream {
+        ctx.rejection = out_of_time(session, ctx, &error);
+    }
     let ours = ctx.rejection.is_some();
     if ours || *error.esource() != ErrorSource::Upstream {
         if let Some(passage) = ctx.passage() {
-            passage.end_watch();
+            passage.abandoned(clock);
         }
         error.set_retry(false);
         return error;
@@ -40,6 +52,25 @@ pub(super) fn proxying(session: &Session, ctx: &mut Exchange, mut error: Box<Err
         None => Progress::Sent,
     };
     decide_retry(session, ctx, error, progress)
+}
+
+/// The end of a time that was not the endpoint's: the client's, in the middle of its body, or the
+/// whole exchange's.
+fn out_of_time(session: &mut Session, ctx: &mut Exchange, error: &Error) -> Option<Rejection> {
+    if ctx.passage().is_some_and(|passage| passage.cut_short()) {
+        return Some(UpstreamFailure::Timeout.into());
+    }
+    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let silent = *error.etype() == ErrorType::ReadTimedout && !begun;
+    let asked = ctx.received > 0 || !expects_continue(session.req_header());
+    (silent && asked && !session.as_downstream_mut().is_body_done())
+        .then(|| BadBody::Timeout.into())
+}
+
+/// Whether the client waits to be asked for the body.
+pub(super) fn expects_continue(request: &RequestHeader) -> bool {
+    let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.headers.get(EXPECT).is_some_and(expected)
 }
 
 fn decide_retry(
@@ -71,12 +102,11 @@ fn upstream_failure(error: &Error) -> Failure {
 /// What the client is told of an error; `None` when there is no client left to tell.
 #[must_use]
 pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
-    if ctx.passage().is_some_and(|passage| passage.timed_out) {
-        return Some(UpstreamFailure::Timeout.into());
+    if let Some(failure) = ctx.passage().and_then(|passage| passage.failure) {
+        return Some(UpstreamFailure::from(failure).into());
     }
-    let etype = error.etype();
     match error.esource() {
-        ErrorSource::Downstream => match etype {
+        ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(BadBody::Timeout.into()),
             ErrorType::ReadError
             | ErrorType::WriteError
@@ -84,23 +114,7 @@ pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
             | ErrorType::ConnectionClosed => None,
             _ => Some(BadBody::Malformed.into()),
         },
-        ErrorSource::Upstream => Some(
-            match etype {
-                ErrorType::ConnectTimedout
-                | ErrorType::TLSHandshakeTimedout
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout => UpstreamFailure::Timeout,
-                ErrorType::ConnectRefused
-                | ErrorType::ConnectNoRoute
-                | ErrorType::ConnectError
-                | ErrorType::BindError
-                | ErrorType::SocketError
-                | ErrorType::TLSHandshakeFailure
-                | ErrorType::InvalidCert => UpstreamFailure::Connect,
-                _ => UpstreamFailure::Broken,
-            }
-            .into(),
-        ),
+        ErrorSource::Upstream => Some(UpstreamFailure::Broken.into()),
         ErrorSource::Internal | ErrorSource::Unset => Some(Rejection::Internal),
     }
 }

@@ -5,11 +5,15 @@
 //! `X-Consumer-Id` to CGI and its heirs), and only then set.
 
 use super::client::Client;
+use super::exchange::internal;
 use crate::auth::{Caller, Credential};
 use crate::routing::{HeaderEdits, PathRewrite, Target};
 use crate::telemetry::trace::TraceContext;
 use http::header::{FORWARDED, HOST};
-use http::{HeaderName, HeaderValue};
+use http::request::Parts as RequestParts;
+use http::response::Parts as ResponseParts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::net::IpAddr;
@@ -60,17 +64,37 @@ const HOP: [HeaderName; 6] = [
     FORWARDED,
 ];
 
+/// Takes a request out of Pingora's type for as long as it is edited.
+///
+/// Pingora keeps a second map with the spelling of every name, and each edit there parses, copies
+/// and hashes the name once more. What is taken out goes back without that map: names leave in
+/// lower case, as in HTTP/2, but for the best known.
+pub(super) fn take_request(request: &mut RequestHeader) -> RequestParts {
+    let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts: RequestParts = std::mem::replace(request, nothing).into();
+    parts.headers.reserve(ADDED);
+    parts
+}
+
+/// The same for a response. Its reason phrase becomes the status's own.
+pub(super) fn take_response(response: &mut ResponseHeader) -> ResponseParts {
+    let nothing = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    std::mem::replace(response, nothing).into()
+}
+
+/// Fields that a forwarded request gets at most, edits of the route aside.
+const ADDED: usize = 12;
+
 /// Removes every field that only we may say, and credentials that stop here.
-pub(super) fn strip(request: &mut RequestHeader, trusted: bool, credentials: &[HeaderName]) {
+pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, credentials: &[HeaderName]) {
     loop {
         // Requests rarely carry any of these: the first pass nearly always ends the loop.
-        let found = request
-            .headers
+        let found = headers
             .keys()
             .find(|name| is_reserved(name, trusted) || credentials.iter().any(|c| same(name, c)))
             .cloned();
         match found {
-            Some(name) => request.remove_header(&name),
+            Some(name) => headers.remove(&name),
             None => return,
         };
     }
@@ -92,56 +116,68 @@ fn same(name: &HeaderName, owned: &HeaderName) -> bool {
 }
 
 /// Sets the target that the upstream gets: the canonical one after the route's rewrite, never the
-/// client's spelling of it.
-pub(super) fn target(
-    request: &mut RequestHeader,
-    target: &Target<'_>,
-    rewrite: &PathRewrite,
-) -> Result<()> {
+/// client's spelling of it. An authority that HTTP/2 brought along stays.
+///
+/// # Errors
+/// Never for a target that was parsed.
+pub(super) fn set_target(uri: &mut Uri, target: &Target<'_>, rewrite: &PathRewrite) -> Result<()> {
     let path = rewrite.apply(target.path());
-    let mut wire = Vec::with_capacity(path.len() + target.query().map_or(0, |q| q.len() + 1));
+    let query = target.query();
+    if uri.path() == path && uri.query() == query {
+        return Ok(());
+    }
+    let mut wire = Vec::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
     wire.extend_from_slice(path.as_bytes());
-    if let Some(query) = target.query() {
+    if let Some(query) = query {
         wire.push(b'?');
         wire.extend_from_slice(query.as_bytes());
     }
-    if wire != request.raw_path() {
-        request.set_raw_path(&wire)?;
-    }
+    let wire = PathAndQuery::from_maybe_shared(wire)
+        .map_err(|_| internal("a canonical target is no URI"))?;
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(wire);
+    *uri = Uri::from_parts(parts).map_err(|_| internal("a canonical target is no URI"))?;
     Ok(())
 }
 
 /// Says which request this is, to the upstream's own logs and traces.
-pub(super) fn trace(
-    request: &mut RequestHeader,
-    request_id: &HeaderValue,
-    trace: &TraceContext,
-) -> Result<()> {
-    request.insert_header(REQUEST_ID, request_id.clone())?;
+pub(super) fn trace(headers: &mut HeaderMap, request_id: &HeaderValue, trace: &TraceContext) {
+    headers.insert(REQUEST_ID, request_id.clone());
     if trace.parent_id().is_none() {
         // It belongs to a trace that was not ours to continue.
-        request.remove_header(&TRACESTATE);
+        headers.remove(TRACESTATE);
     }
-    request.insert_header(TRACEPARENT, trace.header_value())
+    headers.insert(TRACEPARENT, trace.header_value());
 }
 
 /// Says who calls.
-pub(super) fn identify(request: &mut RequestHeader, caller: Option<&Caller>) -> Result<()> {
+///
+/// # Errors
+/// A name that no header can carry; the store and the token check let none pass.
+pub(super) fn identify(headers: &mut HeaderMap, caller: Option<&Caller>) -> Result<()> {
     let Some(caller) = caller else {
-        return request.insert_header(name::ANONYMOUS, HeaderValue::from_static("true"));
+        headers.insert(name::ANONYMOUS, HeaderValue::from_static("true"));
+        return Ok(());
     };
     let consumer = &caller.consumer;
-    request.insert_header(name::CONSUMER_ID, &*consumer.id)?;
-    request.insert_header(name::CONSUMER_USERNAME, &*consumer.username)?;
-    if let Some(custom_id) = &consumer.custom_id {
-        request.insert_header(name::CONSUMER_CUSTOM_ID, &**custom_id)?;
-    }
-    request.insert_header(name::CONSUMER_PLAN, &*caller.plan)?;
     let credential = match &caller.credential {
         Credential::ApiKey(id) => id,
         Credential::Jwt { subject, .. } => subject,
     };
-    request.insert_header(name::CREDENTIAL, &**credential)
+    for (name, text) in [
+        (name::CONSUMER_ID, Some(&consumer.id)),
+        (name::CONSUMER_USERNAME, Some(&consumer.username)),
+        (name::CONSUMER_CUSTOM_ID, consumer.custom_id.as_ref()),
+        (name::CONSUMER_PLAN, Some(&caller.plan)),
+        (name::CREDENTIAL, Some(credential)),
+    ] {
+        if let Some(text) = text {
+            let value = HeaderValue::from_bytes(text.as_bytes())
+                .map_err(|_| internal("an identity is no header value"))?;
+            headers.insert(name, value);
+        }
+    }
+    Ok(())
 }
 
 /// Where a request came in.
@@ -157,33 +193,33 @@ pub(super) struct Arrival {
     pub host: Option<HeaderValue>,
 }
 
+/// The host that was asked for: `Host`, or HTTP/2's `:authority`.
+pub(super) fn asked_host(request: &RequestParts) -> Option<HeaderValue> {
+    let host = request.headers.get(HOST).cloned();
+    host.or_else(|| HeaderValue::from_str(request.uri.authority()?.as_str()).ok())
+}
+
 /// Says where the request came from. A trusted proxy's own words stay, and ours are appended.
-pub(super) fn forwarded(request: &mut RequestHeader, arrival: Arrival) -> Result<()> {
+///
+/// # Errors
+/// Never for fields that were parsed.
+pub(super) fn forwarded(headers: &mut HeaderMap, arrival: Arrival) -> Result<()> {
     let hop = address_text(arrival.client.peer.ip().to_canonical());
-    let before = request.headers.get_all(name::FORWARDED_FOR).iter();
     let mut list: Vec<u8> = Vec::new();
-    for value in before {
+    for value in headers.get_all(name::FORWARDED_FOR) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
-    if list.is_empty() {
-        request.insert_header(name::FORWARDED_FOR, hop.as_str())?;
-    } else {
-        list.extend_from_slice(hop.as_str().as_bytes());
-        request.insert_header(name::FORWARDED_FOR, list)?;
+    list.extend_from_slice(hop.as_str().as_bytes());
+    let list = HeaderValue::from_maybe_shared(bytes::Bytes::from(list))
+        .map_err(|_| internal("addresses are no header value"))?;
+    headers.insert(name::FORWARDED_FOR, list);
+    let scheme = HeaderValue::from_static(if arrival.tls { "https" } else { "http" });
+    headers.entry(name::FORWARDED_PROTO).or_insert(scheme);
+    if let Some(host) = arrival.host {
+        headers.entry(name::FORWARDED_HOST).or_insert(host);
     }
-    if !request.headers.contains_key(name::FORWARDED_PROTO) {
-        let scheme = HeaderValue::from_static(if arrival.tls { "https" } else { "http" });
-        request.insert_header(name::FORWARDED_PROTO, scheme)?;
-    }
-    if let Some(host) = arrival.host
-        && !request.headers.contains_key(name::FORWARDED_HOST)
-    {
-        request.insert_header(name::FORWARDED_HOST, host)?;
-    }
-    if !request.headers.contains_key(name::FORWARDED_PORT) {
-        request.insert_header(name::FORWARDED_PORT, HeaderValue::from(arrival.port))?;
-    }
+    headers.entry(name::FORWARDED_PORT).or_insert_with(|| HeaderValue::from(arrival.port));
     Ok(())
 }
 
@@ -209,61 +245,51 @@ fn address_text(ip: IpAddr) -> AddressText {
 }
 
 /// The `Host` that the upstream sees: the route's, or the one the client meant.
+///
+/// # Errors
+/// Never for an authority that was parsed.
 pub(super) fn host(
-    request: &mut RequestHeader,
+    headers: &mut HeaderMap,
     rewrite: Option<&HeaderValue>,
     authority: Option<&str>,
 ) -> Result<()> {
-    match (rewrite, authority) {
-        (Some(host), _) => request.insert_header(HOST, host.clone()),
-        (None, Some(authority)) => request.insert_header(HOST, authority),
-        (None, None) => Ok(()),
-    }
-}
-
-/// Applies a route's edits to a request.
-pub(super) fn edit_request(request: &mut RequestHeader, edits: &HeaderEdits) -> Result<()> {
-    for name in &edits.remove {
-        request.remove_header(name);
-    }
-    for (name, value) in &edits.set {
-        request.insert_header(name.clone(), value.clone())?;
-    }
-    for (name, value) in &edits.add {
-        request.append_header(name.clone(), value.clone())?;
-    }
+    let host = match (rewrite, authority) {
+        (Some(host), _) => host.clone(),
+        (None, Some(authority)) => HeaderValue::from_str(authority)
+            .map_err(|_| internal("an authority is no header value"))?,
+        (None, None) => return Ok(()),
+    };
+    headers.insert(HOST, host);
     Ok(())
 }
 
-/// Applies a route's edits to a response.
-pub(super) fn edit_response(response: &mut ResponseHeader, edits: &HeaderEdits) -> Result<()> {
+/// Applies a route's edits.
+pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
     for name in &edits.remove {
-        response.remove_header(name);
+        headers.remove(name);
     }
     for (name, value) in &edits.set {
-        response.insert_header(name.clone(), value.clone())?;
+        headers.insert(name.clone(), value.clone());
     }
     for (name, value) in &edits.add {
-        response.append_header(name.clone(), value.clone())?;
+        headers.append(name.clone(), value.clone());
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(names: &[&'static str]) -> RequestHeader {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        for name in names {
-            request.append_header(*name, "v").unwrap();
-        }
-        request
+    fn headers(names: &[&str]) -> HeaderMap {
+        let pairs = names
+            .iter()
+            .map(|name| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_static("v")));
+        pairs.collect()
     }
 
     #[test]
     fn names_that_only_we_may_say_are_removed_in_every_spelling() {
-        let mut forged = request(&[
+        let mut forged = headers(&[
             "X-Consumer-ID",
             "x_consumer_id",
             "X-Consumer_Plan",
@@ -279,24 +305,25 @@ mod tests {
             "Accept",
         ]);
         strip(&mut forged, false, &[HeaderName::from_static("x-api-key")]);
-        let left: Vec<_> = forged.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["x-other", "accept"]);
+        let mut left: Vec<_> = forged.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "x-other"]);
     }
 
     #[test]
     fn a_trusted_proxy_keeps_its_words_and_ours_are_appended() {
-        let mut request = request(&["X-Forwarded-For", "X-Forwarded-Proto", "X_Forwarded_For"]);
-        strip(&mut request, true, &[]);
+        let mut headers = headers(&["X-Forwarded-For", "X-Forwarded-Proto", "X_Forwarded_For"]);
+        strip(&mut headers, true, &[]);
         let client = Client {
             peer: "10.0.0.9:4000".parse().unwrap(),
             address: "203.0.113.9".parse().unwrap(),
             trusted: true,
         };
-        forwarded(&mut request, Arrival { client, tls: true, port: 443, host: None }).unwrap();
-        assert_eq!(request.headers["x-forwarded-for"], "v, 10.0.0.9");
-        assert_eq!(request.headers["x-forwarded-proto"], "v");
-        assert_eq!(request.headers["x-forwarded-port"], "443");
-        assert!(!request.headers.contains_key("x_forwarded_for"));
+        forwarded(&mut headers, Arrival { client, tls: true, port: 443, host: None }).unwrap();
+        assert_eq!(headers["x-forwarded-for"], "v, 10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "v");
+        assert_eq!(headers["x-forwarded-port"], "443");
+        assert!(!headers.contains_key("x_forwarded_for"));
     }
 
     #[test]

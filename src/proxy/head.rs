@@ -131,11 +131,11 @@ fn host_of(authority: &str) -> Result<Cow<'_, str>, BadHead> {
     Ok(parse_host(authority)?)
 }
 
-/// Whether the caller speaks gRPC and so reads a status of its own instead of HTTP's.
+/// Whether the caller speaks gRPC and so reads a status of its own instead of HTTP's. gRPC-Web, which
+/// browsers speak, reads HTTP's.
 #[must_use]
 pub fn is_grpc(header: &RequestHeader) -> bool {
-    header
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let content_type = header.headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

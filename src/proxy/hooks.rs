@@ -9,22 +9,21 @@ use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
 use super::forward::{self, Arrival};
 use super::head::Head;
-use super::passage::Passage;
+use super::hop;
+use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
-use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use super::rejection::{BadBody, Rejection};
 use super::reply;
-use super::watchdog;
-use crate::snapshot::{Live, Parts};
+use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use http::header::HOST;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::os::fd::RawFd;
@@ -84,15 +83,20 @@ impl Gateway {
         let Some(route) = ctx.trail.route.clone() else {
             return Err(internal("an admitted request has no route"));
         };
-        let upgrade = session.is_upgrade_req();
-        match Passage::begin(admission, &route, upgrade, self.parts.clock.now()) {
-            Ok(passage) => {
+        match &route.action {
+            Action::Proxy(way) => {
+                let sender = Sender {
+                    body: !session.as_downstream_mut().is_body_empty(),
+                    upgrade: session.is_upgrade_req(),
+                    patience: ctx.snapshot.http.body_timeout,
+                };
+                let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
                 ctx.stage = Stage::Passing(Box::new(passage));
                 Ok(false)
             }
-            Err(admission) => {
+            Action::Answer(answer) => {
                 ctx.stage = Stage::Answered(Some(admission));
-                ctx.status = reply::act(session, ctx, &route).await?;
+                ctx.status = reply::answer(session, ctx, &route, answer).await?;
                 Ok(true)
             }
         }
@@ -138,16 +142,22 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let Some(chunk) = body.as_ref() else { return Ok(()) };
-        ctx.received = ctx.received.saturating_add(chunk.len() as u64);
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        let length = body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        ctx.received = ctx.received.saturating_add(length);
         let max = ctx.route().map_or(0, |route| route.max_body);
-        if ctx.received > max && !session.was_upgraded() {
+        if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
-        Ok(())
+        match ctx.passage().map(|passage| passage.sending(end, &self.parts.clock)) {
+            Some(Err(late)) => Self::stop(ctx, late),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Exchange) -> Result<Box<HttpPeer>> {
@@ -164,20 +174,16 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         peer: &HttpPeer,
         fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let now = self.parts.clock.now();
-        let exclusive = peer.options.alpn.get_max_http_version() < 2;
+        let expects = failure::expects_continue(session.req_header());
         if let Some(passage) = ctx.passage() {
-            passage.reused = reused;
-            if passage.stream && exclusive {
-                passage.watchdog = Some(watchdog::watch(fd, passage.head_timeout(now)));
-            }
+            passage.connected(peer, fd, reused, expects, &self.parts.clock);
         }
         Ok(())
     }
@@ -192,24 +198,31 @@ impl ProxyHttp for Gateway {
             return Err(internal("a forwarded request has no route"));
         };
         let target = exchange::target(session).map_err(|_| internal("a routed target is bad"))?;
-        forward::target(request, &target, &route.rewrite.path)?;
         let credentials: &[_] = if route.forward_credential {
             &[]
         } else {
             ctx.snapshot.authenticator.credential_headers_of(&route.auth)
         };
+        let ends = request.send_end_stream();
+        let mut parts = forward::take_request(request);
         let arrival = Arrival {
             client: ctx.client,
             tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
             port: session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port()),
-            host: request.headers.get(HOST).cloned(),
+            host: forward::asked_host(&parts),
         };
-        forward::strip(request, ctx.client.trusted, credentials);
-        forward::identify(request, ctx.trail.caller.as_deref())?;
-        forward::forwarded(request, arrival)?;
-        forward::trace(request, ctx.request_id(), &ctx.trace)?;
-        forward::host(request, route.rewrite.host.as_ref(), target.authority())?;
-        forward::edit_request(request, &route.rewrite.request)
+        forward::strip(&mut parts.headers, ctx.client.trusted, credentials);
+        forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
+        forward::forwarded(&mut parts.headers, arrival)?;
+        forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
+        forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
+        forward::edit(&mut parts.headers, &route.rewrite.request);
+        forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
+        *request = parts.into();
+        if let Some(ends) = ends {
+            request.set_send_end_stream(ends);
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -219,6 +232,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_informational() && response.status.as_u16() != 101 {
+            ctx.passage().into_iter().for_each(Passage::informed);
             return Ok(());
         }
         if self.drain.begun() {
@@ -229,11 +243,14 @@ impl ProxyHttp for Gateway {
             passage.head_came(now);
         }
         ctx.status = response.status.as_u16();
-        reply::decorate(response, ctx)?;
+        let mut parts = forward::take_response(response);
+        hop::strip(&mut parts.headers, ctx.status);
+        reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
-            reply::allow_origin(response, route, &session.req_header().headers)?;
-            forward::edit_response(response, &route.rewrite.response)?;
+            reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
+            forward::edit(&mut parts.headers, &route.rewrite.response);
         }
+        *response = parts.into();
         Ok(())
     }
 
@@ -244,11 +261,10 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        let now = self.parts.clock.now();
-        if !end && ctx.passage().is_some_and(|passage| passage.overdue(now)) {
-            return Self::stop(ctx, UpstreamFailure::Timeout);
+        match ctx.passage().map(|passage| passage.body_came(end, &self.parts.clock)) {
+            Some(Err(late)) => Self::stop(ctx, late),
+            Some(Ok(())) | None => Ok(None),
         }
-        Ok(None)
     }
 
     fn fail_to_connect(
@@ -269,7 +285,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
         _reused: bool,
     ) -> Box<Error> {
-        failure::proxying(session, ctx, error)
+        failure::proxying(session, ctx, error, &self.parts.clock)
     }
 
     async fn fail_to_proxy(
@@ -283,7 +299,11 @@ impl ProxyHttp for Gateway {
         if ctx.rejection.is_none() {
             ctx.rejection = failure::reason(error, ctx);
         }
-        let Some(rejection) = ctx.rejection.take().filter(|_| !begun) else {
+        if begun {
+            ctx.aborted = true;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        let Some(rejection) = ctx.rejection.take() else {
             ctx.aborted = true;
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
@@ -312,9 +332,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Exchange) {
-        if error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
-            ctx.aborted |= error.is_some_and(|error| *error.etype() != ErrorType::ReadTimedout);
-        }
         account::record(session, ctx, error, &self.parts.clock, &self.access_log);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A request meets the files in this order: `stream` and `connection` (bytes, deadlines, caps),
 //! `wire` (is it one clear head), `hooks` (Pingora calls), `client` and `head` (who and what),
-//! `pipeline` (may it), `passage`, `forward` and `failure` (the upstream), `reply` (what we say
+//! `pipeline` (may it), `passage`, `forward`, `hop` and `failure` (the upstream), `reply` (what we say
 //! ourselves), `account` (what is recorded).
 
 mod account;
@@ -14,6 +14,7 @@ mod failure;
 mod forward;
 pub mod head;
 pub mod hooks;
+mod hop;
 pub mod passage;
 pub mod pipeline;
 pub mod rejection;

@@ -18,8 +18,8 @@ pub enum BadHead {
     /// `Content-Length` and `Transfer-Encoding` do not say one clear thing.
     #[error("the message framing is ambiguous")]
     Framing,
-    /// Not exactly one valid `Host`.
-    #[error("the Host header is missing, repeated or malformed")]
+    /// Not exactly one valid `Host`, or another one in the target.
+    #[error("the Host header is missing, repeated, malformed or contradicted by the target")]
     Host,
     /// A line that does not end in CRLF.
     #[error("a line does not end in CRLF")]
@@ -130,6 +130,16 @@ pub enum UpstreamFailure {
     /// Silent for too long, or not done within the route's total timeout.
     #[error("the upstream did not answer in time")]
     Timeout,
+}
+
+impl From<upstreams::Failure> for UpstreamFailure {
+    fn from(failure: upstreams::Failure) -> Self {
+        match failure {
+            upstreams::Failure::Broken => Self::Broken,
+            upstreams::Failure::Connect => Self::Connect,
+            upstreams::Failure::Timeout => Self::Timeout,
+        }
+    }
 }
 
 /// Why a request does not get the answer that it asked for.
@@ -272,7 +282,7 @@ fn head(bad: BadHead) -> Told {
     let title = match bad {
         BadHead::Field => "A header field is malformed",
         BadHead::Framing => "The message framing is ambiguous",
-        BadHead::Host => "The Host header is missing, repeated or malformed",
+        BadHead::Host => "The Host header is missing, repeated, malformed or contradicted",
         BadHead::Line => "A line of the request head is malformed",
         BadHead::Method => "The method is not supported",
         BadHead::RequestLine => "The request line is malformed",

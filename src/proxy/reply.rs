@@ -10,15 +10,17 @@ use super::forward;
 use super::head;
 use super::rejection::{BadHead, Rejection, Told};
 use crate::auth::{Denied, Method as Credentials};
-use crate::routing::{NoMatch, Preflight};
-use crate::snapshot::{Action, Route};
+use crate::routing::{CORS_FIELDS, NoMatch, Preflight};
+use crate::snapshot::{Answer, Route};
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::Result;
-use pingora_http::ResponseHeader;
+use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use std::time::Duration;
 
@@ -36,35 +38,32 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const COME_BACK: (u64, u64) = (1, 4);
 
 /// Adds what every response carries, whoever made it.
-pub fn decorate(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    response.insert_header(forward::REQUEST_ID, exchange.request_id().clone())?;
+pub fn decorate(response: &mut HeaderMap, exchange: &Exchange) {
+    response.insert(forward::REQUEST_ID, exchange.request_id().clone());
     if let Some(grant) = exchange.grant() {
         if let Some(policy) = grant.rate_limit_policy() {
-            response.insert_header(RATE_LIMIT_POLICY, policy)?;
+            response.insert(RATE_LIMIT_POLICY, policy);
         }
         if let Some(limit) = grant.rate_limit() {
-            response.insert_header(RATE_LIMIT, limit)?;
+            response.insert(RATE_LIMIT, limit);
         }
     }
-    Ok(())
 }
 
 /// Says to a browser which origins may read the response.
-pub fn allow_origin(
-    response: &mut ResponseHeader,
-    route: &Route,
-    headers: &http::HeaderMap,
-) -> Result<()> {
-    if let Some(cors) = &route.cors {
-        for (name, value) in cors.actual(headers) {
-            if name == http::header::VARY {
-                response.append_header(name, value)?;
-            } else {
-                response.insert_header(name, value)?;
-            }
+pub fn allow_origin(response: &mut HeaderMap, route: &Route, request: &HeaderMap) {
+    let Some(cors) = &route.cors else { return };
+    // What the upstream says of it is not the route's policy.
+    for name in &CORS_FIELDS {
+        response.remove(name);
+    }
+    for (name, value) in cors.actual(request) {
+        if name == VARY {
+            response.append(name, value);
+        } else {
+            response.insert(name, value);
         }
     }
-    Ok(())
 }
 
 /// Answers the load balancer's question on the public listener.
@@ -74,36 +73,36 @@ pub async fn health(session: &mut Session, exchange: &Exchange, drain: &Drain) -
     } else {
         (StatusCode::OK, Bytes::from_static(b"ok\n"))
     };
-    let mut response = ResponseHeader::build(status, Some(4))?;
-    response.insert_header(CONTENT_TYPE, TEXT)?;
-    response.insert_header(CACHE_CONTROL, NO_STORE)?;
-    decorate(&mut response, exchange)?;
-    send(session, response, body).await?;
-    Ok(status.as_u16())
+    let mut response = begin(status);
+    response.headers.insert(CONTENT_TYPE, TEXT);
+    response.headers.insert(CACHE_CONTROL, NO_STORE);
+    decorate(&mut response.headers, exchange);
+    send(session, response, body).await
 }
 
-/// Runs an action that needs no upstream.
-pub async fn act(session: &mut Session, exchange: &Exchange, route: &Route) -> Result<u16> {
-    let (mut response, body) = match &route.action {
-        Action::Reply { status, content_type, body } => {
-            let mut response = ResponseHeader::build(*status, Some(6))?;
-            response.insert_header(CONTENT_TYPE, content_type.clone())?;
+/// Answers as the route says, without an upstream.
+pub async fn answer(
+    session: &mut Session,
+    exchange: &Exchange,
+    route: &Route,
+    answer: &Answer,
+) -> Result<u16> {
+    let (mut response, body) = match answer {
+        Answer::Reply { status, content_type, body } => {
+            let mut response = begin(status_of(*status));
+            response.headers.insert(CONTENT_TYPE, content_type.clone());
             (response, body.clone())
         }
-        Action::Redirect { status, location } => {
-            let mut response = ResponseHeader::build(*status, Some(6))?;
-            response.insert_header(LOCATION, exchange.location(session, location)?)?;
+        Answer::Redirect { status, location } => {
+            let mut response = begin(status_of(*status));
+            response.headers.insert(LOCATION, exchange.location(session, location)?);
             (response, Bytes::new())
         }
-        // Not reached: the caller proxies these.
-        Action::Proxy { .. } => (ResponseHeader::build(500, None)?, Bytes::new()),
     };
-    decorate(&mut response, exchange)?;
-    allow_origin(&mut response, route, &session.req_header().headers)?;
-    forward::edit_response(&mut response, &route.rewrite.response)?;
-    let status = response.status.as_u16();
-    send(session, response, body).await?;
-    Ok(status)
+    decorate(&mut response.headers, exchange);
+    allow_origin(&mut response.headers, route, &session.req_header().headers);
+    forward::edit(&mut response.headers, &route.rewrite.response);
+    send(session, response, body).await
 }
 
 /// Answers a CORS preflight.
@@ -112,13 +111,12 @@ pub async fn preflight(
     exchange: &Exchange,
     answer: Preflight,
 ) -> Result<u16> {
-    let mut response = ResponseHeader::build(StatusCode::NO_CONTENT, Some(8))?;
+    let mut response = begin(StatusCode::NO_CONTENT);
     for (name, value) in answer.headers() {
-        response.append_header(name.clone(), value.clone())?;
+        response.headers.append(name.clone(), value.clone());
     }
-    decorate(&mut response, exchange)?;
-    session.write_response_header(Box::new(response), true).await?;
-    Ok(StatusCode::NO_CONTENT.as_u16())
+    decorate(&mut response.headers, exchange);
+    send(session, response, Bytes::new()).await
 }
 
 /// Refuses a request; the status that was written.
@@ -128,82 +126,61 @@ pub async fn refuse(
     rejection: &Rejection,
 ) -> Result<u16> {
     let told = rejection.told();
-    let mut response = if head::is_grpc(session.req_header()) {
-        grpc_status(&told)?
-    } else {
-        let mut response = ResponseHeader::build(told.status, Some(10))?;
-        response.insert_header(CONTENT_TYPE, PROBLEM)?;
-        response
-    };
-    response.insert_header(CACHE_CONTROL, NO_STORE)?;
-    explain(&mut response, exchange, rejection, told.status)?;
-    decorate(&mut response, exchange)?;
+    let grpc = head::is_grpc(session.req_header());
+    let mut response = if grpc { grpc_status(&told) } else { begin(told.status) };
+    response.headers.entry(CONTENT_TYPE).or_insert(PROBLEM);
+    response.headers.insert(CACHE_CONTROL, NO_STORE);
+    explain(&mut response.headers, exchange, rejection, told.status);
+    decorate(&mut response.headers, exchange);
     if let Some(route) = exchange.route() {
-        allow_origin(&mut response, route, &session.req_header().headers)?;
+        allow_origin(&mut response.headers, route, &session.req_header().headers);
     }
-    let status = response.status.as_u16();
-    if response.headers.contains_key(GRPC_STATUS) {
-        session.write_response_header(Box::new(response), true).await?;
-    } else {
-        let body = problem(&told, rejection, exchange.request_id());
-        send(session, response, body).await?;
-    }
-    Ok(status)
+    let body = if grpc { Bytes::new() } else { problem(&told, rejection, exchange.request_id()) };
+    send(session, response, body).await
 }
 
 /// Adds what a particular refusal has to say beside its body.
 fn explain(
-    response: &mut ResponseHeader,
+    response: &mut HeaderMap,
     exchange: &Exchange,
     rejection: &Rejection,
     status: StatusCode,
-) -> Result<()> {
+) {
     match rejection {
-        Rejection::Access(denied) => challenge(response, exchange.route(), denied)?,
+        Rejection::Access(denied) => challenge(response, exchange.route(), denied),
         Rejection::Limit(refused) => {
             if let Some(policy) = refused.rate_limit_policy() {
-                response.insert_header(RATE_LIMIT_POLICY, policy)?;
+                response.insert(RATE_LIMIT_POLICY, policy);
             }
             if let Some(limit) = refused.rate_limit() {
-                response.insert_header(RATE_LIMIT, limit)?;
+                response.insert(RATE_LIMIT, limit);
             }
-            response.insert_header(RETRY_AFTER, seconds(refused.retry_after))?;
+            response.insert(RETRY_AFTER, seconds(refused.retry_after));
         }
         Rejection::Route(NoMatch::Method { allow }) => {
-            response.insert_header(ALLOW, allow.clone())?;
+            response.insert(ALLOW, allow.clone());
         }
         _ => {}
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let spread = exchange.request_id().as_bytes().last().map_or(0, |&byte| u64::from(byte));
         let wait = COME_BACK.0 + spread % COME_BACK.1;
-        response.insert_header(RETRY_AFTER, HeaderValue::from(wait))?;
+        response.insert(RETRY_AFTER, HeaderValue::from(wait));
     }
-    Ok(())
 }
 
 /// `WWW-Authenticate`, as RFC 6750 3 wants it: no error code when nothing was sent.
-fn challenge(response: &mut ResponseHeader, route: Option<&Route>, denied: &Denied) -> Result<()> {
-    let Some(challenges) = route.map(|route| &route.challenges) else { return Ok(()) };
-    match denied {
-        Denied::Invalid { method: Credentials::Jwt, .. } => {
-            if let Some(value) = &challenges.invalid_token {
-                response.append_header(WWW_AUTHENTICATE, value.clone())?;
-            }
-        }
-        Denied::Scope { .. } => {
-            if let Some(value) = &challenges.insufficient_scope {
-                response.append_header(WWW_AUTHENTICATE, value.clone())?;
-            }
-        }
-        Denied::Unavailable(_) => {}
-        _ => {
-            for value in &challenges.missing {
-                response.append_header(WWW_AUTHENTICATE, value.clone())?;
-            }
-        }
+fn challenge(response: &mut HeaderMap, route: Option<&Route>, denied: &Denied) {
+    let Some(challenges) = route.map(|route| &route.challenges) else { return };
+    let values = match denied {
+        Denied::Invalid { method: Credentials::Jwt, .. } => challenges.invalid_token.as_slice(),
+        Denied::Scope { .. } => challenges.insufficient_scope.as_slice(),
+        Denied::Unavailable(_) => &[],
+        _ => challenges.missing.as_slice(),
+    };
+    for value in values {
+        response.append(WWW_AUTHENTICATE, value.clone());
     }
-    Ok(())
 }
 
 /// Whole seconds, rounded up, at least one.
@@ -213,12 +190,25 @@ fn seconds(wait: Duration) -> HeaderValue {
 }
 
 /// A refusal for gRPC: a response of headers only ("Trailers-Only" in the gRPC protocol).
-fn grpc_status(told: &Told) -> Result<ResponseHeader> {
-    let mut response = ResponseHeader::build(StatusCode::OK, Some(8))?;
-    response.insert_header(CONTENT_TYPE, GRPC)?;
-    response.insert_header(GRPC_STATUS, HeaderValue::from(u16::from(told.grpc)))?;
-    response.insert_header(GRPC_MESSAGE, HeaderValue::from_static(told.title))?;
-    Ok(response)
+fn grpc_status(told: &Told) -> Parts {
+    let mut response = begin(StatusCode::OK);
+    response.headers.insert(CONTENT_TYPE, GRPC);
+    response.headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(told.grpc)));
+    response.headers.insert(GRPC_MESSAGE, HeaderValue::from_static(told.title));
+    response
+}
+
+/// An empty response.
+fn begin(status: StatusCode) -> Parts {
+    let mut response = http::Response::new(()).into_parts().0;
+    response.status = status;
+    response.headers.reserve(10);
+    response
+}
+
+/// A status of the configuration, where it was checked.
+fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// The problem document. Nothing in it needs escaping: titles and codes are ours, policy names and
@@ -248,33 +238,44 @@ fn problem(told: &Told, rejection: &Rejection, request_id: &HeaderValue) -> Byte
     Bytes::from(out)
 }
 
-async fn send(session: &mut Session, mut response: ResponseHeader, body: Bytes) -> Result<()> {
-    response.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-    let headers_only = body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(response), headers_only).await?;
-    if !headers_only {
+/// Sends it; the status that was sent.
+async fn send(session: &mut Session, mut response: Parts, body: Bytes) -> Result<u16> {
+    let status = response.status;
+    // RFC 9110 8.6: these two have no content, and no length to tell.
+    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        response.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    let response = Box::new(response.into());
+    if body.is_empty() || session.req_header().method == Method::HEAD {
+        // Pingora would end an HTTP/2 stream with a frame of its own, or not at all: gRPC looks for
+        // its status in the frame that ends the stream.
+        if let ServerSession::H2(stream) = session.as_downstream_mut() {
+            stream.write_response_header(response, true)?;
+        } else {
+            session.write_response_header(response, true).await?;
+        }
+    } else {
+        session.write_response_header(response, false).await?;
         session.write_response_body(Some(body), true).await?;
     }
-    Ok(())
+    Ok(status.as_u16())
 }
 
 /// The whole answer to a head that never became a request. The connection closes after it.
 #[must_use]
-pub fn refused_head(bad: BadHead) -> Vec<u8> {
-    let told = Rejection::Head(bad).told();
-    let body = format!(
-        "{{\"type\":\"{}\",\"title\":\"{}\",\"status\":{},\"code\":\"{}\"}}\n",
-        told.kind,
-        told.title,
-        told.status.as_str(),
-        told.code
-    );
-    format!(
+pub fn refused_head(bad: BadHead, request_id: &HeaderValue) -> Vec<u8> {
+    let rejection = Rejection::Head(bad);
+    let told = rejection.told();
+    let body = problem(&told, &rejection, request_id);
+    let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+         Content-Length: {}\r\nX-Request-Id: {}\r\nConnection: close\r\n\r\n",
         told.status.as_str(),
         told.status.canonical_reason().unwrap_or_default(),
         body.len(),
+        request_id.to_str().unwrap_or_default(),
     )
-    .into_bytes()
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    answer
 }

@@ -5,7 +5,7 @@
 //! writes so that a head and a small body leave in one system call, and gives the memory back when
 //! the connection rests.
 //!
-//! Must stay true: an idle connection holds at most [`KEPT`] bytes here.
+//! Must stay true: an idle connection holds at most 2 KiB here.
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -50,7 +50,7 @@ impl Transport for TlsStream<TcpStream> {
 
 /// A client's connection with a write buffer.
 #[derive(Debug)]
-pub struct ClientStream<T> {
+pub struct ClientStream<T: Transport> {
     io: T,
     pending: BytesMut,
     digest: Arc<SocketDigest>,
@@ -106,6 +106,18 @@ impl<T: Transport> ClientStream<T> {
             self.pending.clear();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A response that broke off was begun but perhaps not written: what there is of it goes out, as far
+/// as the socket takes it, so that the client does not mistake it for a connection that was closed
+/// before the request was read.
+impl<T: Transport> Drop for ClientStream<T> {
+    fn drop(&mut self) {
+        if let Poll::Ready(Err(error)) = self.poll_pending(&mut Context::from_waker(Waker::noop()))
+        {
+            log::debug!("a client was gone before it was told anything: {error}");
+        }
     }
 }
 

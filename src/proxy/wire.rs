@@ -3,11 +3,13 @@
 //! Pingora's parser is lenient where leniency is an attack: it takes bare line feeds, escapes what
 //! is illegal in a target, drops `Content-Length` beside `Transfer-Encoding` before any hook could
 //! see it, and has no limit below 1 MiB. Two parties that read one head in two ways are request
-//! smuggling, so whatever RFC 9112 leaves open is refused here.
+//! smuggling, so whatever RFC 9112 leaves open is refused here. So is what Pingora would refuse with
+//! an empty 400 that no hook sees: a refusal says why, and is counted.
 //!
-//! Must stay true: one pass, no allocation.
+//! Must stay true: one pass, and no allocation but for a target in absolute-form.
 
 use super::rejection::BadHead;
+use crate::routing::parse_host;
 
 /// Caps on a head; `[http]` in the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +22,10 @@ pub struct HeadCaps {
     pub target: usize,
 }
 
-/// What the fields say about the framing of the message.
+/// What the fields say about the framing of the message, and whom it is for.
 #[derive(Default)]
-struct Framing {
+struct Framing<'a> {
+    host: &'a [u8],
     hosts: usize,
     lengths: usize,
     encodings: usize,
@@ -47,7 +50,7 @@ pub fn check(head: &[u8], caps: HeadCaps) -> Result<(), BadHead> {
         return Err(BadHead::TooLarge);
     }
     let mut lines = Lines(head.strip_suffix(b"\r\n").unwrap_or(head));
-    let is_10 = check_request_line(lines.next_line()?, caps.target)?;
+    let (target, is_10) = check_request_line(lines.next_line()?, caps.target)?;
     let (mut framing, mut fields) = (Framing::default(), 0);
     while !lines.0.is_empty() {
         fields += 1;
@@ -62,7 +65,7 @@ pub fn check(head: &[u8], caps: HeadCaps) -> Result<(), BadHead> {
         Framing { lengths: 2.., .. } | Framing { encodings: 2.., .. } => Err(BadHead::Framing),
         Framing { lengths: 1, encodings: 1, .. } => Err(BadHead::Framing),
         Framing { encodings: 1, .. } if is_10 => Err(BadHead::Framing),
-        _ => Ok(()),
+        _ => check_authority(target, &framing),
     }
 }
 
@@ -79,11 +82,14 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// `method SP target SP HTTP/1.x`; says whether it is HTTP/1.0.
-fn check_request_line(line: &[u8], max_target: usize) -> Result<bool, BadHead> {
+/// `method SP target SP HTTP/1.x`; gives the target, and whether it is HTTP/1.0.
+fn check_request_line(line: &[u8], max_target: usize) -> Result<(&[u8], bool), BadHead> {
     let first = memchr::memchr(b' ', line).ok_or(BadHead::RequestLine)?;
     let last = memchr::memrchr(b' ', line).ok_or(BadHead::RequestLine)?;
     let method = line.get(..first).unwrap_or_default();
+    if first == last {
+        return Err(BadHead::RequestLine);
+    }
     let target = line.get(first + 1..last).unwrap_or_default();
     let version = line.get(last + 1..).unwrap_or_default();
     let is_method =
@@ -95,18 +101,57 @@ fn check_request_line(line: &[u8], max_target: usize) -> Result<bool, BadHead> {
     if target.len() > max_target {
         return Err(BadHead::TargetTooLong);
     }
-    if target.is_empty() || !target.iter().all(|byte| (0x21..=0x7e).contains(byte)) {
+    if !is_target(target) {
         return Err(BadHead::Target);
     }
     match version {
-        b"HTTP/1.1" => Ok(false),
-        b"HTTP/1.0" => Ok(true),
+        b"HTTP/1.1" => Ok((target, false)),
+        b"HTTP/1.0" => Ok((target, true)),
         _ if version.starts_with(b"HTTP/") => Err(BadHead::Version),
         _ => Err(BadHead::RequestLine),
     }
 }
 
-fn check_field(line: &[u8], framing: &mut Framing) -> Result<(), BadHead> {
+/// Visible characters without those that Pingora cuts off (`#`) or cannot hold. Browsers escape
+/// these, but in a query the grave accent.
+fn is_target(target: &[u8]) -> bool {
+    let mut query = false;
+    let mut fits = |&byte: &u8| {
+        query |= byte == b'?';
+        match byte {
+            b'"' | b'#' | b'<' | b'>' => false,
+            b'`' => query,
+            _ => (0x21..=0x7e).contains(&byte),
+        }
+    };
+    !target.is_empty() && target.iter().all(&mut fits)
+}
+
+/// One host, wherever it stands. RFC 9112 3.2.2 lets a target in absolute-form overrule `Host`; who
+/// sends two different ones hopes that somebody reads the other.
+fn check_authority(target: &[u8], framing: &Framing<'_>) -> Result<(), BadHead> {
+    if framing.host.contains(&b'@') {
+        return Err(BadHead::Host);
+    }
+    if target.starts_with(b"/") || target == b"*" {
+        return Ok(());
+    }
+    let rest = strip_scheme(target).ok_or(BadHead::Target)?;
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let authority = rest.get(..end).unwrap_or_default();
+    let text = std::str::from_utf8(authority).map_err(|_| BadHead::Target)?;
+    parse_host(text).map_err(|_| BadHead::Target)?;
+    if framing.hosts > 0 && framing.host != authority { Err(BadHead::Host) } else { Ok(()) }
+}
+
+fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memchr(b':', target)?;
+    let (scheme, rest) = target.split_at(colon);
+    let known = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+    rest.strip_prefix(b"://").filter(|_| known)
+}
+
+fn check_field<'a>(line: &'a [u8], framing: &mut Framing<'a>) -> Result<(), BadHead> {
     let colon = memchr::memchr(b':', line).ok_or(BadHead::Field)?;
     let (name, rest) = line.split_at(colon);
     if name.is_empty() || !name.iter().copied().all(is_token) {
@@ -118,7 +163,10 @@ fn check_field(line: &[u8], framing: &mut Framing) -> Result<(), BadHead> {
         return Err(BadHead::Field);
     }
     match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => framing.hosts += 1,
+        4 if name.eq_ignore_ascii_case(b"host") => {
+            framing.hosts += 1;
+            framing.host = value.trim_ascii();
+        }
         14 if name.eq_ignore_ascii_case(b"content-length") => {
             framing.lengths += 1;
             let digits = value.trim_ascii();
@@ -164,6 +212,47 @@ mod tests {
     use super::*;
 
     const CAPS: HeadCaps = HeadCaps { bytes: 512, fields: 4, target: 64 };
+
+    fn get(target: &str, host: &str) -> Result<(), BadHead> {
+        check(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), CAPS)
+    }
+
+    #[test]
+    fn what_pingora_would_refuse_without_a_word_is_refused_with_one() {
+        for (target, host) in [
+            ("/a?b`c", "a.test"),
+            ("/{a}|b^[c]\\", "a.test"),
+            ("*", "a.test"),
+            ("http://a.test/x", "a.test"),
+            ("HTTPS://A.test:81", "A.test:81"),
+            ("http://[::1]:81?x", "[::1]:81"),
+        ] {
+            assert_eq!(get(target, host), Ok(()), "{target} {host}");
+        }
+        for (target, host, expected) in [
+            ("/a#b", "a", BadHead::Target),
+            ("/a?b#c", "a", BadHead::Target),
+            ("/a`b?c", "a", BadHead::Target),
+            ("/\"", "a", BadHead::Target),
+            ("/?<", "a", BadHead::Target),
+            ("/?>", "a", BadHead::Target),
+            ("a", "a", BadHead::Target),
+            ("?a", "a", BadHead::Target),
+            ("a:81", "a:81", BadHead::Target),
+            ("ftp://a/", "a", BadHead::Target),
+            ("http:/a/", "a", BadHead::Target),
+            ("http:///a", "", BadHead::Target),
+            ("http://a\\b/", "a\\b", BadHead::Target),
+            ("http://u@a/", "a", BadHead::Target),
+            ("http://a/", "b", BadHead::Host),
+            ("http://a/", "A", BadHead::Host),
+            ("http://a:80/", "a", BadHead::Host),
+            ("/", "u@a", BadHead::Host),
+        ] {
+            assert_eq!(get(target, host), Err(expected), "{target} {host}");
+        }
+        assert_eq!(check(b"GET http://a/x HTTP/1.0\r\n\r\n", CAPS), Ok(()));
+    }
 
     #[test]
     fn a_plain_head_passes() {

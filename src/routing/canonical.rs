@@ -204,8 +204,7 @@ fn rebuild(path: &str) -> Result<String, BadTarget> {
             "/." => out.truncate(start),
             "/.." => {
                 out.truncate(start);
-                let parent = out.rfind('/').ok_or(BadTarget::AboveRoot)?;
-                out.truncate(parent);
+                pop_segment(&mut out)?;
             }
             _ => continue,
         }
@@ -214,6 +213,16 @@ fn rebuild(path: &str) -> Result<String, BadTarget> {
         }
     }
     Ok(out)
+}
+
+/// Takes off the last segment, which must be one segment to every server.
+fn pop_segment(out: &mut String) -> Result<(), BadTarget> {
+    let parent = out.rfind('/').ok_or(BadTarget::AboveRoot)?;
+    if out.get(parent..).is_some_and(|segment| segment.contains("%2F")) {
+        return Err(BadTarget::HiddenDots);
+    }
+    out.truncate(parent);
+    Ok(())
 }
 
 fn push_segment(out: &mut String, segment: &str) -> Result<(), BadTarget> {

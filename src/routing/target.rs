@@ -46,7 +46,7 @@ pub enum BadTarget {
     /// `#` never reaches a server.
     #[error("a fragment in the target")]
     Fragment,
-    /// `..%2F`, a climb to servers that take `%2F` for a slash.
+    /// `..%2F` or `%2F/..`, another climb to servers that take `%2F` for a slash.
     #[error("a dot segment beside an encoded slash")]
     HiddenDots,
     /// Must be escaped.
@@ -254,6 +254,8 @@ mod tests {
             ("/a%2F..%2Fb", BadTarget::HiddenDots),
             ("/a%2f.", BadTarget::HiddenDots),
             ("/.%2F", BadTarget::HiddenDots),
+            ("/a%2Fb/../c", BadTarget::HiddenDots),
+            ("/%2f/..", BadTarget::HiddenDots),
             ("/\u{e9}", BadTarget::NonAscii),
             ("/\u{ff0f}", BadTarget::NonAscii),
             ("/a?\u{e9}", BadTarget::NonAscii),
@@ -394,6 +396,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
         #[test]
         fn a_canonical_path_is_its_own_canonical_form(raw in raw_path()) {
             if let Ok(target) = Target::parse(&raw) {

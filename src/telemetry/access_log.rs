@@ -93,10 +93,10 @@ fn write_request(line: &mut Object<'_>, record: &Record<'_>) {
     line.text("method", record.method.as_str().as_bytes());
     line.text("host", record.host);
     line.text("path", record.path);
-    line.text("version", version(record.version).as_bytes());
+    line.token("version", version(record.version));
     line.truth("tls", record.tls);
-    line.display("client", 64, record.client);
-    line.display("peer", 64, record.peer);
+    line.address("client", record.client, None);
+    line.address("peer", record.peer.ip(), Some(record.peer.port()));
     if let Some(agent) = record.user_agent {
         line.text("user_agent", agent);
     }
@@ -144,7 +144,7 @@ fn write_upstream(line: &mut Object<'_>, record: &Record<'_>) {
     let Some(upstream) = record.upstream else { return };
     line.text("upstream", upstream.as_bytes());
     if let Some(endpoint) = record.endpoint {
-        line.display("endpoint", 64, endpoint);
+        line.address("endpoint", endpoint.ip(), Some(endpoint.port()));
     }
     line.number("tries", record.tries);
     if let Some(duration) = record.upstream_duration {
@@ -154,8 +154,8 @@ fn write_upstream(line: &mut Object<'_>, record: &Record<'_>) {
 
 fn write_ids(line: &mut Object<'_>, record: &Record<'_>) {
     line.text("request_id", record.request_id);
-    line.text("trace_id", record.trace_id.as_bytes());
-    line.text("span_id", record.span_id.as_bytes());
+    line.token("trace_id", record.trace_id);
+    line.token("span_id", record.span_id);
     if let Some(id) = record.amzn_trace_id {
         line.text("amzn_trace_id", id);
     }

@@ -7,11 +7,18 @@
 //! longer than [`MAX_TEXT`] bytes plus the mark of the cut; nothing is allocated but the buffer.
 
 use std::fmt::{self, Display, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use time::OffsetDateTime;
 
 /// Bytes of a string, as written.
 pub(super) const MAX_TEXT: usize = 1024;
+
+/// Room for a usual field, asked for once.
+const FIELD: usize = 128;
+
+/// Bytes of an address of any kind.
+const MAX_ADDRESS: usize = 64;
 
 /// Stands at the end of a string that was cut.
 const CUT: &str = "…";
@@ -33,8 +40,10 @@ impl<'a> Object<'a> {
     }
 
     fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(if self.empty { b"\"" } else { b",\"" });
+        let start: &[u8] = if self.empty { b"\"" } else { b",\"" };
         self.empty = false;
+        self.out.reserve(FIELD);
+        self.out.extend_from_slice(start);
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
     }
@@ -58,6 +67,38 @@ impl<'a> Object<'a> {
     pub(super) fn parts(&mut self, key: &str, parts: &[&str]) {
         self.key(key);
         string(self.out, MAX_TEXT, |text| parts.iter().for_each(|part| text.push_str(part)));
+    }
+
+    /// A text that is known to be short and to need no escape.
+    pub(super) fn token(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
+    }
+
+    /// An address, with its port if it has one.
+    pub(super) fn address(&mut self, key: &str, ip: IpAddr, port: Option<u16>) {
+        let IpAddr::V4(ip) = ip else {
+            return match port {
+                Some(port) => self.display(key, MAX_ADDRESS, SocketAddr::new(ip, port)),
+                None => self.display(key, MAX_ADDRESS, ip),
+            };
+        };
+        // The usual kind, without the detour over the formatting traits.
+        self.key(key);
+        let [a, b, c, d] = ip.octets();
+        self.out.push(b'"');
+        number(self.out, a);
+        for octet in [b, c, d] {
+            self.out.push(b'.');
+            number(self.out, octet);
+        }
+        if let Some(port) = port {
+            self.out.push(b':');
+            number(self.out, port);
+        }
+        self.out.push(b'"');
     }
 
     pub(super) fn display(&mut self, key: &str, max: usize, value: impl Display) {
@@ -144,6 +185,11 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn push(&mut self, bytes: &[u8]) {
+        if bytes.len() <= self.left && is_plain(bytes) {
+            self.left -= bytes.len();
+            self.out.extend_from_slice(bytes);
+            return;
+        }
         // Nothing is written shorter than it came, so what is behind this is cut in any case.
         let bytes = bytes.get(..self.left + 4).unwrap_or(bytes);
         if let Ok(text) = std::str::from_utf8(bytes) {
@@ -157,7 +203,16 @@ impl Text<'_> {
         }
     }
 
-    fn push_str(&mut self, mut text: &str) {
+    fn push_str(&mut self, text: &str) {
+        if text.len() <= self.left && is_plain(text.as_bytes()) {
+            self.left -= text.len();
+            self.out.extend_from_slice(text.as_bytes());
+            return;
+        }
+        self.push_slowly(text);
+    }
+
+    fn push_slowly(&mut self, mut text: &str) {
         while !self.cut {
             let (head, tail) = text.split_at(clean_length(text.as_bytes()));
             self.push_clean(head);
@@ -203,6 +258,12 @@ impl fmt::Write for Text<'_> {
         // A cut text ends the formatting early.
         if self.cut { Err(fmt::Error) } else { Ok(()) }
     }
+}
+
+/// Whether all of it is visible ASCII that needs no escape: nearly always. It has no branches, so
+/// that the compiler can look at many bytes at once.
+fn is_plain(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |found, &byte| found | needs_escape(byte) | (byte >= 0x80))
 }
 
 /// How many bytes from the front need no escape, sixteen at a time: nearly always it is all.

@@ -51,6 +51,20 @@ impl Balancer {
         }
     }
 
+    /// One for a further try, by weight. It takes nobody's turn: if it did, second tries would use up
+    /// the turns of the good endpoints, and first tries fall on the failing one alone.
+    pub(super) fn choose_another(
+        &self,
+        rng: &mut impl Rng,
+        usable: impl Fn(usize) -> bool,
+        load: impl Fn(usize) -> u32,
+    ) -> Option<usize> {
+        match self.balance {
+            Balance::RoundRobin => self.draw(rng, usable),
+            Balance::LeastRequests => self.better_of_two(rng, usable, load),
+        }
+    }
+
     /// Where the sequence stands, for the next snapshot.
     pub(super) fn cursor(&self) -> &Arc<AtomicUsize> {
         &self.cursor

@@ -93,11 +93,13 @@ impl Upstream {
         let mut rng = rand::rng();
         for tier in TIERS {
             for _ in 0..CONTENDED {
-                let chosen = self.balancer.choose(
-                    &mut rng,
-                    |index| self.fits(tier, index, tried),
-                    |index| self.load(index),
-                );
+                let fits = |index| self.fits(tier, index, tried);
+                let load = |index| self.load(index);
+                let chosen = if tried.is_empty() {
+                    self.balancer.choose(&mut rng, fits, load)
+                } else {
+                    self.balancer.choose_another(&mut rng, fits, load)
+                };
                 let Some(index) = chosen else { break };
                 if let Some(pick) = self.enter(tier, index) {
                     return Ok(pick);
@@ -276,6 +278,20 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen, [address(1), address(2)]);
+    }
+
+    #[test]
+    fn second_tries_take_no_turn_from_first_ones() {
+        let upstream = of(2, &Clock::manual());
+        let mut first = Vec::new();
+        for _ in 0..4 {
+            let mut tried = Tried::default();
+            let pick = upstream.pick(&tried).expect("an endpoint");
+            first.push(pick.address());
+            tried.add(&pick);
+            assert_ne!(upstream.pick(&tried).expect("the other").address(), pick.address());
+        }
+        assert_eq!(first, [1, 2, 1, 2].map(address));
     }
 
     #[test]

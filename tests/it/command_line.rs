@@ -375,8 +375,8 @@ fn the_shipped_configuration_is_checked_and_nothing_is_written() {
     std::fs::create_dir(&conf).unwrap();
     let mut files = 0;
     for (name, bytes) in files_in(Path::new(CONF)) {
+        files += usize::from(name.ends_with(".toml"));
         std::fs::write(conf.join(name), bytes).unwrap();
-        files += 1;
     }
     // In a folder called `conf` it needs no word; elsewhere the folder is named.
     let elsewhere = tempfile::tempdir().unwrap();
@@ -409,6 +409,9 @@ fn the_schema_knows_every_table_that_is_shipped() {
     let output = program(&["schema"], folder.path());
     let schema: Value = serde_json::from_str(&succeed(&output)).unwrap();
     for (name, bytes) in files_in(Path::new(CONF)) {
+        if !name.ends_with(".toml") {
+            continue;
+        }
         let table: toml::Table = String::from_utf8_lossy(&bytes).parse().unwrap();
         for key in table.keys() {
             assert!(schema["properties"].get(key).is_some(), "`{key}` of {name}");

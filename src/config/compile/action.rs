@@ -155,7 +155,12 @@ fn reply_with(
     cx: &mut Context<'_>,
 ) -> Option<ActionDef> {
     let schema::Reply { status, content_type, body } = &reply.value;
+    let place = content_type.span;
     let content_type = cx.read(content_type);
+    if content_type.as_ref().is_some_and(|it| !it.as_bytes().contains(&b'/')) {
+        let wrong = Diagnostic::error("this is not a content type").at(place, "the `/` is missing");
+        cx.report(wrong.help("write it as `application/json`"));
+    }
     if body.value.len() > LARGEST_REPLY {
         let message = format!("the reply of {} is too large", owner.subject());
         cx.report(

@@ -5,8 +5,7 @@ use super::Context;
 use crate::config::RouteDef;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::source::Span;
-use crate::routing::{HostPattern, Matcher, PathPattern, Segment, ValueMatch};
-use http::Method;
+use crate::routing::{HostPattern, Matcher, PathPattern, Segment, conflict};
 use std::collections::HashMap;
 
 /// A host and a path that routes have in common; the names of parameters do not matter.
@@ -28,9 +27,9 @@ pub(crate) fn check(routes: &[(Span, Option<RouteDef>)], cx: &mut Context<'_>) {
         let mut told = false;
         for spot in self::spots(&route.matcher) {
             let others = spots.entry(spot).or_default();
-            let other = others.iter().find(|(place, other)| {
-                *place != span && is_undecided(&route.matcher, &other.matcher)
-            });
+            let other = others
+                .iter()
+                .find(|(place, other)| *place != span && conflict(&route.matcher, &other.matcher));
             if let Some((first, other)) = other
                 && !told
             {
@@ -70,48 +69,4 @@ fn spot<'a>(host: Option<&'a HostPattern>, path: &'a PathPattern) -> Spot<'a> {
         Segment::Param(_) => None,
     });
     Spot { host, segments: segments.collect(), prefix, trailing_slash }
-}
-
-/// Whether a request can match both, on one host and path, with nothing to decide between them.
-/// Two values of one header or parameter are taken to exclude each other.
-fn is_undecided(one: &Matcher, other: &Matcher) -> bool {
-    specificity(one) == specificity(other)
-        && methods_meet(&one.methods, &other.methods)
-        && !exclude(&one.headers, &other.headers)
-        && !exclude(&one.query, &other.query)
-}
-
-/// What is compared after host and path; the larger wins.
-fn specificity(matcher: &Matcher) -> (bool, usize, usize, usize, usize) {
-    fn exact<N>(list: &[(N, ValueMatch)]) -> usize {
-        list.iter().filter(|(_, value)| *value != ValueMatch::Present).count()
-    }
-    (
-        !matcher.methods.is_empty(),
-        matcher.headers.len(),
-        matcher.query.len(),
-        exact(&matcher.headers),
-        exact(&matcher.query),
-    )
-}
-
-/// `GET` brings `HEAD` with it.
-fn methods_meet(one: &[Method], other: &[Method]) -> bool {
-    let takes = |methods: &[Method], method: &Method| {
-        methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET))
-    };
-    (one.is_empty() && other.is_empty())
-        || one.iter().any(|method| takes(other, method))
-        || other.iter().any(|method| takes(one, method))
-}
-
-fn exclude<N: PartialEq>(one: &[(N, ValueMatch)], other: &[(N, ValueMatch)]) -> bool {
-    one.iter().any(|(name, value)| {
-        other.iter().any(|(known, wanted)| match (value, wanted) {
-            (ValueMatch::Exact(value), ValueMatch::Exact(wanted)) => {
-                name == known && value != wanted
-            }
-            _ => false,
-        })
-    })
 }

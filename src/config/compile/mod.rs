@@ -197,6 +197,11 @@ impl Context<'_> {
 
     /// An item that is in a list twice.
     pub(crate) fn refuse_twice<T: PartialEq>(&mut self, items: &[(Span, T)], what: &str) {
+        if let Some((span, _)) = items.get(1000) {
+            let many = Diagnostic::error(format!("there are too many {what}s in one list"));
+            self.report(many.at(*span, "more than 1000"));
+            return;
+        }
         for (index, (span, item)) in items.iter().enumerate() {
             let earlier = items.iter().take(index).find(|(_, other)| other == item);
             if let Some((first, _)) = earlier {

@@ -3,10 +3,11 @@
 use super::{Context, Owner};
 use crate::config::certificate::{self, Certificate, Unusable};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::schema::{self, At, File, Workers};
+use crate::config::schema::{self, At, File, Text, Workers};
 use crate::config::source::Span;
 use crate::config::value::{AdminAddress, ByteSize};
 use crate::config::{Drain, Fixed, Http, Listener, ListenerTls};
+use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -216,6 +217,7 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
     let body_timeout = cx.bounded(&file.body_timeout, SHORTEST, HOUR);
     let write_timeout = cx.bounded(&file.write_timeout, SHORTEST, HOUR);
     let trusted_proxies = cx.read_set(&file.trusted_proxies, "network");
+    warn_of_trust(&file.trusted_proxies, cx);
     Some(Http {
         max_head: usize::try_from(max_head?.0).ok()?,
         max_headers: usize::try_from(file.max_headers.value).ok()?,
@@ -227,6 +229,19 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
         max_connections: usize::try_from(file.max_connections.value).ok()?,
         trusted_proxies: trusted_proxies?,
     })
+}
+
+/// Whoever is believed can say to be anyone.
+fn warn_of_trust(networks: &[At<Text<IpNet>>], cx: &mut Context<'_>) {
+    for network in networks {
+        if cx.read_quietly(network).is_some_and(|network| network.prefix_len() == 0) {
+            cx.report(
+                Diagnostic::warning("every client is a trusted proxy")
+                    .at(network.span, "limits per address can be evaded by a header")
+                    .help("name the networks of the load balancer"),
+            );
+        }
+    }
 }
 
 fn drain(file: &schema::Drain, cx: &mut Context<'_>) -> Option<Drain> {

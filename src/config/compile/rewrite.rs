@@ -2,9 +2,10 @@
 
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::pattern::{Origin, parse_prefix};
+use crate::config::pattern::parse_prefix;
 use crate::config::schema::{self, At, Entries, File, Text};
 use crate::config::source::Span;
+use crate::config::uri::Origin;
 use crate::routing::{Cors, HeaderEdits, PathPattern, PathRewrite, Rewrite, Segment};
 use http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;

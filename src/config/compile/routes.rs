@@ -21,6 +21,7 @@ pub(crate) fn compile(
         .map(|(name, route)| (name.span, self::route(name, &route.value, file, upstreams, cx)))
         .collect();
     conflicts::check(&compiled, cx);
+    warn_of_tokens(file, cx);
     let mut routes: Vec<RouteDef> =
         compiled.into_iter().map(|(_, route)| route).collect::<Option<_>>()?;
     routes.sort_by(|one, other| one.name.cmp(&other.name));
@@ -59,6 +60,25 @@ fn route(
         rewrite: rewrite?,
         action: action?,
     })
+}
+
+/// Tokens without an issuer are never accepted; said once.
+fn warn_of_tokens(file: &File, cx: &mut Context<'_>) {
+    if !file.auth.jwt.0.is_empty() || !cx.complete || cx.lost.contains(&["auth", "jwt"]) {
+        return;
+    }
+    let place = (file.routes.0.iter())
+        .filter_map(|(name, route)| Some((name, route.value.auth.as_ref()?)))
+        .flat_map(|(name, auth)| auth.items().into_iter().map(move |item| (name, item)))
+        .find(|(_, (_, method))| **method == AuthMethod::Jwt);
+    if let Some((name, (span, _))) = place {
+        let message = format!("route `{}` accepts tokens, but no issuer is defined", name.value);
+        cx.report(
+            Diagnostic::warning(message)
+                .at(span, "every token is refused")
+                .help("add `[auth.jwt.default]`, or take `jwt` away"),
+        );
+    }
 }
 
 fn is_open(auth: &At<schema::OneOrMany<AuthMethod>>) -> bool {

@@ -6,10 +6,14 @@
 //!
 //! Must stay true: every table denies unknown keys.
 
+mod auth;
+mod limits;
 mod parts;
 mod route;
 mod upstream;
 
+pub(crate) use auth::{Auth, Jwt};
+pub(crate) use limits::{Mode, Per, Plan, PlanLimit, RouteLimit};
 pub(crate) use parts::{At, Entries, OneOrMany, Text, TextOrTable, Workers};
 pub(crate) use route::{
     AuthMethod, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
@@ -19,9 +23,7 @@ pub(crate) use upstream::{
 };
 
 use super::secret::Pointer;
-use super::value::{AdminAddress, ByteSize, KeyEnvironment};
-use crate::limits::Rate;
-use http::HeaderName;
+use super::value::{AdminAddress, ByteSize};
 use ipnet::IpNet;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
@@ -214,160 +216,6 @@ pub(crate) enum Output {
     /// One JSON line per request.
     Stdout,
     /// Nothing is written.
-    Off,
-}
-
-/// How callers say who they are.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Auth {
-    /// API keys.
-    pub(crate) api_key: ApiKey,
-    /// Believed issuers of tokens.
-    pub(crate) jwt: Entries<Jwt>,
-}
-
-/// API keys look like `dh_<environment>_<id>_<secret><checksum>`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct ApiKey {
-    /// Lower-case letters and digits.
-    pub(crate) environment: At<Text<KeyEnvironment>>,
-    /// The header that carries the key.
-    pub(crate) header: At<Text<HeaderName>>,
-    /// env:NAME or file:PATH, at least 32 bytes. Without it, env:API_KEY_PEPPER if set, else a
-    /// private file beside the store.
-    pub(crate) pepper: Option<At<Text<Pointer>>>,
-}
-
-impl Default for ApiKey {
-    fn default() -> Self {
-        Self {
-            environment: Text::default_is("live"),
-            header: Text::default_is("X-API-Key"),
-            pepper: None,
-        }
-    }
-}
-
-/// An issuer of tokens (HS256).
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Jwt {
-    /// env:NAME or file:PATH, at least 32 bytes. Without it, env:JWT_SECRET if set, else a private
-    /// file beside the store.
-    pub(crate) secret: Option<At<Text<Pointer>>>,
-    /// `iss` must equal it, where given.
-    pub(crate) issuer: Option<At<String>>,
-    /// `aud` must name one of them, where given.
-    pub(crate) audiences: Vec<At<String>>,
-    /// Forgiven on `exp` and `nbf`, at most 60s.
-    pub(crate) leeway: At<Text<Duration>>,
-    /// The claim that names the consumer.
-    pub(crate) consumer_claim: At<String>,
-    /// The claim with the scopes.
-    pub(crate) scopes_claim: At<String>,
-    /// Plan of bearers that the store does not know; without it they are refused.
-    pub(crate) default_plan: Option<At<String>>,
-}
-
-impl Default for Jwt {
-    fn default() -> Self {
-        Self {
-            secret: None,
-            issuer: None,
-            audiences: Vec::new(),
-            leeway: Text::default_is("30s"),
-            consumer_claim: At::default_is("sub".to_owned()),
-            scopes_claim: At::default_is("scope".to_owned()),
-            default_plan: None,
-        }
-    }
-}
-
-/// A set of limits; each applies to every request of the plan's consumers.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Plan {
-    /// The limits, by name.
-    pub(crate) limits: Entries<PlanLimit>,
-}
-
-/// A limit of a plan.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["rate"]))]
-pub(crate) struct PlanLimit {
-    /// Permits per s, min, h or d.
-    pub(crate) rate: Option<At<Text<Rate>>>,
-    /// At once after a rest; default: the permits of the rate.
-    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
-    pub(crate) burst: Option<At<u32>>,
-    /// Whom it counts.
-    pub(crate) per: At<Per>,
-    /// Whether it refuses.
-    pub(crate) mode: At<Mode>,
-}
-
-impl Default for PlanLimit {
-    fn default() -> Self {
-        Self {
-            rate: None,
-            burst: None,
-            per: At::default_is(Per::Consumer),
-            mode: At::default_is(Mode::Enforce),
-        }
-    }
-}
-
-/// A limit of a route, beside the caller's plan.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["rate"]))]
-pub(crate) struct RouteLimit {
-    /// Permits per s, min, h or d.
-    pub(crate) rate: Option<At<Text<Rate>>>,
-    /// At once after a rest; default: the permits of the rate.
-    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
-    pub(crate) burst: Option<At<u32>>,
-    /// Whom it counts.
-    pub(crate) per: At<Per>,
-    /// Whether it refuses.
-    pub(crate) mode: At<Mode>,
-}
-
-impl Default for RouteLimit {
-    fn default() -> Self {
-        let PlanLimit { mode, .. } = PlanLimit::default();
-        Self { rate: None, burst: None, per: At::default_is(Per::Route), mode }
-    }
-}
-
-/// Whom a limit counts.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum Per {
-    /// The consumer, over all of its keys and tokens.
-    Consumer,
-    /// The single credential.
-    Key,
-    /// The client address.
-    Address,
-    /// All requests that the limit applies to, together.
-    Route,
-}
-
-/// Whether a limit refuses.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum Mode {
-    /// Refuse.
-    Enforce,
-    /// Count and log only.
-    Shadow,
-    /// Do not even count.
     Off,
 }
 

@@ -165,7 +165,7 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
-/// A table whose keys the operator chooses.
+/// A table whose keys the operator chooses, sorted by them.
 pub(crate) struct Entries<T>(pub(crate) Vec<(At<String>, At<T>)>);
 
 impl<T> Default for Entries<T> {
@@ -187,9 +187,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
+                while let Some(entry) = map.next_entry::<At<String>, At<T>>()? {
                     entries.push(entry);
                 }
+                entries.sort_by(|(one, _), (other, _)| one.value.cmp(&other.value));
                 Ok(Entries(entries))
             }
         }

@@ -1,7 +1,7 @@
 //! `[routes.*]`.
 
 use super::{At, Entries, OneOrMany, RouteLimit, Text};
-use crate::config::pattern::{HostHeader, LocationTemplate, Origin};
+use crate::config::uri::{HostHeader, LocationTemplate, Origin};
 use crate::config::value::ByteSize;
 use crate::routing::{HostPattern, PathPattern};
 use http::{HeaderName, HeaderValue, Method};

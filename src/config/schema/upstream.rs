@@ -1,7 +1,7 @@
 //! `[upstreams.*]`.
 
 use super::{At, Text, TextOrTable};
-use crate::config::pattern::{HostHeader, ProbePath, ServerName};
+use crate::config::uri::{HostHeader, ProbePath, ServerName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

@@ -16,7 +16,8 @@ use toml::{Table, Value};
 /// Signs and checks the tokens of tests.
 pub(crate) const JWT_SECRET: &str = "it-only-secret-it-only-secret-it-only-secret";
 
-/// What every gateway of a test has: free ports, no announcement before the drain, two workers.
+/// What every gateway of a test has: free ports, two workers, no announcement before the drain, and
+/// an issuer whose secret is [`JWT_SECRET`].
 const BASE: &str = r#"
 workers = 2
 [listeners.public]
@@ -28,6 +29,7 @@ path = "../data/gateway.db"
 [drain]
 announce = "0s"
 deadline = "10s"
+[auth.jwt.default]
 "#;
 
 /// A gateway that is being described.
@@ -303,6 +305,14 @@ impl Folder {
 }
 
 impl Gateway {
+    /// A gateway whose open route `all` passes every request to upstream `orders`: these endpoints,
+    /// and more of its table.
+    pub(crate) fn before(endpoints: &[SocketAddr], upstream: &str) -> Builder {
+        Self::builder()
+            .upstream_with("orders", endpoints, upstream)
+            .route("all", "path = '/*'\nauth = 'none'\nupstream = 'orders'")
+    }
+
     pub(crate) fn builder() -> Builder {
         let path = std::env::var("PATH").unwrap_or_default();
         let env = [("PATH", path.as_str()), ("JWT_SECRET", JWT_SECRET)];

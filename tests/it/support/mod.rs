@@ -8,6 +8,8 @@ pub(crate) mod credential;
 pub(crate) mod disk;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
+pub(crate) mod http2;
+pub(crate) mod http2_origin;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod origin;

@@ -95,6 +95,11 @@ impl RawClient {
         soon("bytes", self.reader.some()).await.unwrap()
     }
 
+    /// As [`RawClient::some`], where the connection may be reset.
+    pub(crate) async fn try_some(&mut self) -> std::io::Result<Vec<u8>> {
+        soon("bytes", self.reader.some()).await
+    }
+
     /// Sends a whole request and takes its response.
     pub(crate) async fn exchange(&mut self, request: impl AsRef<[u8]>) -> RawResponse {
         self.send(request).await;
