@@ -13,9 +13,10 @@
 mod support;
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
-mod bodies;
 mod driven;
 #[cfg(test)]
 mod forwarding;
@@ -33,18 +34,15 @@ mod plans;
 mod problems;
 #[cfg(test)]
 mod rewriting;
-mod driven;
-mod harness;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
-mod targets;
 mod secrets;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "as in `support`")]
 mod upstreams;

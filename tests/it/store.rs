@@ -237,7 +237,8 @@ fn refusal(output: &Output) -> String {
 
 #[test]
 fn a_file_that_is_no_store_is_left_alone_and_named_to_commands_and_at_the_start() {
-    let fill: &[(&str, fn(&Path), &str)] = &[
+    type Case = (&'static str, fn(&Path), &'static str);
+    let fill: &[Case] = &[
         (
             "text",
             |path| {
