@@ -241,10 +241,24 @@ fn claim_attacks() -> Vec<(&'static str, String, R)> {
         ("an issuer in capitals", with_claims(r#""iss":"HTTPS://ID""#), R::Issuer),
         ("a list of issuers", with_claims(r#""iss":["https://id"]"#), R::Malformed),
         ("two issuers", with_claims(r#""iss":"https://evil","iss":"https://id""#), R::Malformed),
+        ("scopes as a number", with_claims(r#""scope":7"#), R::Malformed),
+        ("a number among scopes", with_claims(r#""scope":["a",7]"#), R::Malformed),
+        (
+            "a name that stands twice deep inside",
+            with_claims(r#""x":[{"a":1,"a":2}]"#),
+            R::Malformed,
+        ),
+        ("claims that are a list", sign(HEADER, "[]"), R::Malformed),
+        ("claims that are nothing", sign(HEADER, ""), R::Malformed),
+        (
+            "claims that nest too deep",
+            with_claims(&format!(r#""x":{}"#, "[".repeat(200))),
+            R::Malformed,
+        ),
     ]
 }
 
-fn subject_attacks() -> Vec<(&'static str, String, R)> {
+fn name_attacks() -> Vec<(&'static str, String, R)> {
     vec![
         ("no subject", without("sub"), R::ConsumerClaim),
         ("an empty subject", with_claims(r#""sub":"""#), R::ConsumerClaim),
@@ -267,20 +281,6 @@ fn subject_attacks() -> Vec<(&'static str, String, R)> {
             "a long subject",
             with_claims(&format!(r#""sub":"{}""#, "a".repeat(257))),
             R::ConsumerClaim,
-        ),
-        ("scopes as a number", with_claims(r#""scope":7"#), R::Malformed),
-        ("a number among scopes", with_claims(r#""scope":["a",7]"#), R::Malformed),
-        (
-            "a name that stands twice deep inside",
-            with_claims(r#""x":[{"a":1,"a":2}]"#),
-            R::Malformed,
-        ),
-        ("claims that are a list", sign(HEADER, "[]"), R::Malformed),
-        ("claims that are nothing", sign(HEADER, ""), R::Malformed),
-        (
-            "claims that nest too deep",
-            with_claims(&format!(r#""x":{}"#, "[".repeat(200))),
-            R::Malformed,
         ),
     ]
 }
@@ -349,10 +349,8 @@ fn shape_attacks() -> Vec<(&'static str, String, R)> {
 
 #[test]
 fn attacks_are_refused_for_the_right_reason() {
-    let attacks: Vec<_> = [header_attacks(), claim_attacks(), subject_attacks(), shape_attacks()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let attacks: Vec<_> =
+        [header_attacks(), claim_attacks(), name_attacks(), shape_attacks()].concat();
     assert!(attacks.len() >= 100, "{} attacks", attacks.len());
     for (name, token, reason) in attacks {
         assert_eq!(verify(&token), Err(reason), "{name}: {token}");

@@ -80,11 +80,9 @@ fn a_consumer_is_taken_through_its_life() {
     let folder = described().folder();
     let heading = "USERNAME PLAN STATE CUSTOM ID ADDED ID";
     let row = |row: &str| format!("{heading}\n{row} TIME UUID");
-    expect(
-        &folder,
-        "consumers list",
-        "no consumers yet; add one: gateway consumers add <name> --plan <plan>",
-    );
+    let before = run(&folder, "consumers list");
+    let err = String::from_utf8_lossy(&before.stderr);
+    assert!(!before.status.success() && err.contains("`gateway consumers add` make one"), "{err}");
     expect(
         &folder,
         "consumers add acme --plan free --custom-id crm-7",
@@ -110,6 +108,12 @@ fn a_consumer_is_taken_through_its_life() {
     expect(&folder, "consumers remove acme --yes", "removed `acme` and 1 key");
     expect(&folder, "consumers list", &row("zeta enterprise enabled -"));
     expect(&folder, "keys list", "no keys yet; issue one: gateway keys issue <consumer>");
+    out(&folder, "consumers remove zeta --yes");
+    expect(
+        &folder,
+        "consumers list",
+        "no consumers yet; add one: gateway consumers add <name> --plan <plan>",
+    );
 }
 
 #[test]

@@ -17,9 +17,10 @@ mod bodies;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod cors;
+#[cfg(test)]
 mod draining;
 #[cfg(test)]
-mod cors;
 mod driven;
 #[cfg(test)]
 mod forwarding;
@@ -49,6 +50,8 @@ mod secrets;
 mod slow_clients;
 #[cfg(test)]
 mod starting;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]

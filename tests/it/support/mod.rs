@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod credential;
+pub(crate) mod disk;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod http2;
