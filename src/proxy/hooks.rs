@@ -127,6 +127,7 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
+        forward::forget_spelling(session.req_header_mut());
         ctx.meet(session);
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
