@@ -345,6 +345,28 @@ async fn what_could_be_read_as_two_credentials_is_refused() {
 }
 
 #[tokio::test]
+async fn a_reload_changes_where_keys_are_read_and_which_are_ours() {
+    let gateway = described().key("acme", "big").start().await;
+    let key = gateway.key("acme");
+    let with = |header: &str| gateway.get("/").header(header, &key).send();
+    with("x-api-key").await.expect_status(200);
+    gateway.write_conf("keys.toml", "[auth.api_key]\nheader = \"Orders-Key\"\n");
+    assert_eq!(gateway.reload_and_wait().await.result, "success");
+    with("x-api-key").await.expect_status(401);
+    with("orders-key").await.expect_status(200);
+    gateway.write_conf("keys.toml", "[auth.api_key]\nenvironment = \"staging\"\n");
+    assert_eq!(gateway.reload_and_wait().await.result, "success");
+    with("x-api-key").await.expect_status(401);
+    gateway.stdout().containing("\"cause\":\"wrong_environment\"").await;
+    let staged = gateway.issue_key("acme", "big", &[]);
+    assert!(staged.starts_with("dh_staging_"), "{staged}");
+    eventually_async("the key to be known", async || {
+        (gateway.get("/").key(&staged).send().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_key_without_the_scope_is_refused_by_name_and_the_key_of_a_scope_is_not() {
     let gateway = described()
         .route(
