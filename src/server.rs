@@ -83,7 +83,7 @@ async fn serve(
 ) -> anyhow::Result<Ending> {
     let (hangup, mut end) = Signals::take().context("signals cannot be handled")?.split();
     let (loaded, watch) = load(&options.conf)?;
-    let fixed = loaded.config.fixed.clone();
+    let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
     let process = Process::build(loaded)?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
     let bound = runtime::bind(&fixed.listeners, workers, &process.live)?;
@@ -98,6 +98,7 @@ async fn serve(
         Arc::clone(&process.live),
         process.parts.clone(),
         watch,
+        watched,
         hangup,
     );
     tasks.spawn(reload.run());
@@ -110,7 +111,7 @@ async fn serve(
     if let Some(listener) = admin {
         process.administrate(listener, &mut tasks);
     }
-    let mut crew = process.work(runtime::deal(bound, workers))?;
+    let mut crew = process.work(runtime::deal(bound, workers, &process.drain))?;
     on_ready(&ready).await?;
     log::info!(workers = workers.get(), revision = 1; "gateway is ready");
     process.until_the_end(&mut end, &mut crew).await
@@ -258,7 +259,6 @@ impl Process {
             access_log: self.access_log.clone(),
         };
         let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
-        let idle_timeout = self.live.load().http.idle_timeout;
         move || {
             let conf = ServerConf {
                 threads: 1,
@@ -269,7 +269,7 @@ impl Process {
                 ..ServerConf::default()
             };
             let proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
-            Connections::new(proxy, &drain, &parts, idle_timeout)
+            Connections::new(proxy, &drain, &parts)
         }
     }
 

@@ -79,7 +79,7 @@ fn done(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("error: {error:#}"));
+            complain(&format!("error: {}", explain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -99,6 +99,14 @@ fn print(text: &str) -> ExitCode {
 /// Prints what is wrong. Where even that cannot be written, the exit code has to say it.
 fn complain(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// An error with its causes, each said once: many a message quotes its cause already.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// What a command on consumers and keys works with.

@@ -121,7 +121,7 @@ impl Findings {
     /// Puts them in the order of the files.
     pub(crate) fn into_report(mut self, sources: &Arc<Sources>) -> Report {
         self.list.sort_by_key(|finding| finding.place());
-        Report { diagnostics: self.list, sources: Arc::clone(sources) }
+        Report { diagnostics: self.list, sources: Arc::clone(sources), watched: Vec::new() }
     }
 }
 
@@ -129,9 +129,21 @@ impl Findings {
 pub struct Report {
     diagnostics: Vec<Diagnostic>,
     sources: Arc<Sources>,
+    watched: Vec<PathBuf>,
 }
 
 impl Report {
+    /// The same, and which files and folders may mend it when they change.
+    pub(crate) fn watching(self, watched: Vec<PathBuf>) -> Self {
+        Self { watched, ..self }
+    }
+
+    /// Files and folders whose change may mend it.
+    #[must_use]
+    pub fn watched(&self) -> &[PathBuf] {
+        &self.watched
+    }
+
     /// How many findings there are.
     #[must_use]
     pub fn len(&self) -> usize {

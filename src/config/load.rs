@@ -90,7 +90,7 @@ pub fn load_in(
                 // Each part that fails says why; this line is for the case that one forgot.
                 findings.push(Diagnostic::error("the configuration cannot be used").at_file(dir));
             }
-            Err(findings.into_report(&sources))
+            Err(findings.into_report(&sources).watching(watched))
         }
     }
 }

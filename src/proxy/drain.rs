@@ -124,7 +124,8 @@ impl Drain {
     pub async fn idle(&self) {
         loop {
             let changed = self.changed.notified();
-            let doors = self.doors.load(Ordering::Relaxed);
+            // What an accept loop has let in is counted before it is seen to be gone.
+            let doors = self.doors.load(Ordering::Acquire);
             if doors == 0 && self.requests() == 0 && self.connections() == 0 {
                 return;
             }
@@ -145,7 +146,7 @@ pub struct DoorGuard(Arc<Drain>);
 
 impl Drop for DoorGuard {
     fn drop(&mut self) {
-        self.0.doors.fetch_sub(1, Ordering::Relaxed);
+        self.0.doors.fetch_sub(1, Ordering::Release);
         self.0.departed();
     }
 }

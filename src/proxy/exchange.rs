@@ -21,6 +21,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes per second, on average, that a body must bring once `http.body_timeout` is over.
+const SLOWEST_BODY: u64 = 256;
+
 /// How far a request has come.
 pub enum Stage {
     /// Nothing is decided.
@@ -127,6 +130,15 @@ impl Exchange {
             Stage::Passing(passage) => Some(passage),
             _ => None,
         }
+    }
+
+    /// Whether the request's body comes so slowly that only somebody who means to hold a place here
+    /// would send it so. A stream takes its time.
+    pub fn crawls(&mut self, now: Moment) -> bool {
+        let (elapsed, received) = (now.since(self.began), self.received);
+        elapsed > self.snapshot.http.body_timeout
+            && received < elapsed.as_secs().saturating_mul(SLOWEST_BODY)
+            && self.passage().is_some_and(|passage| !passage.stream)
     }
 
     /// A redirect's `Location` for this request.

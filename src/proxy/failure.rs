@@ -28,7 +28,7 @@ pub(super) fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error
 
 /// Something failed after the connection stood.
 pub(super) fn proxying(
-    session: &mut Session,
+    session: &Session,
     ctx: &mut Exchange,
     mut error: Box<Error>,
     clock: &Clock,
@@ -56,15 +56,14 @@ pub(super) fn proxying(
 
 /// The end of a time that was not the endpoint's: the client's, in the middle of its body, or the
 /// whole exchange's.
-fn out_of_time(session: &mut Session, ctx: &mut Exchange, error: &Error) -> Option<Rejection> {
-    if ctx.passage().is_some_and(|passage| passage.cut_short()) {
+fn out_of_time(session: &Session, ctx: &mut Exchange, error: &Error) -> Option<Rejection> {
+    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let passage = ctx.passage()?;
+    if passage.cut_short() {
         return Some(UpstreamFailure::Timeout.into());
     }
-    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
-    let silent = *error.etype() == ErrorType::ReadTimedout && !begun;
-    let asked = ctx.received > 0 || !expects_continue(session.req_header());
-    (silent && asked && !session.as_downstream_mut().is_body_done())
-        .then(|| BadBody::Timeout.into())
+    let silent = *error.etype() == ErrorType::ReadTimedout;
+    (silent && !begun && passage.awaits_client()).then(|| BadBody::Timeout.into())
 }
 
 /// Whether the client waits to be asked for the body.

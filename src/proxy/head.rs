@@ -20,14 +20,16 @@ pub struct Head<'a> {
     target: Target<'a>,
     host: Cow<'a, str>,
     client: IpAddr,
+    goes_on: bool,
 }
 
 impl<'a> Head<'a> {
-    /// Reads the head of a request that came from `client`.
+    /// Reads the head of a request that came from `client`. `goes_on` says that an HTTP/2 stream
+    /// did not end with it: there, no field has to tell of a body.
     ///
     /// # Errors
     /// What can be read in two ways, or is never served.
-    pub fn read(header: &'a RequestHeader, client: IpAddr) -> Result<Self, BadHead> {
+    pub fn read(header: &'a RequestHeader, client: IpAddr, goes_on: bool) -> Result<Self, BadHead> {
         if matches!(header.method, Method::TRACE | Method::CONNECT) {
             return Err(BadHead::Method);
         }
@@ -45,7 +47,7 @@ impl<'a> Head<'a> {
                 None => return Err(BadHead::Host),
             },
         };
-        Ok(Self { header, target, host, client })
+        Ok(Self { header, target, host, client, goes_on })
     }
 
     /// The method.
@@ -114,9 +116,7 @@ impl<'a> Head<'a> {
     pub fn check_body(&self, max: u64, needs_length: bool) -> Result<(), BadBody> {
         let headers = &self.header.headers;
         let Some(length) = headers.get(CONTENT_LENGTH) else {
-            let has_body = headers.contains_key(TRANSFER_ENCODING)
-                || (self.header.version == Version::HTTP_2
-                    && !self.header.send_end_stream().unwrap_or(true));
+            let has_body = self.goes_on || headers.contains_key(TRANSFER_ENCODING);
             return if needs_length && has_body { Err(BadBody::LengthRequired) } else { Ok(()) };
         };
         // Pingora has checked that these are digits; more of them than fit are too many bytes.

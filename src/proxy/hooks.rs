@@ -18,10 +18,12 @@ use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
+use http::header::TRANSFER_ENCODING;
+use http::{Method, Version};
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -54,7 +56,11 @@ enum Verdict {
 impl Gateway {
     async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
-        let head = Head::read(session.req_header(), ctx.client.address)?;
+        let goes_on = match session.as_downstream() {
+            ServerSession::H2(stream) => !stream.is_body_empty(),
+            _ => false,
+        };
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on)?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
@@ -154,6 +160,9 @@ impl ProxyHttp for Gateway {
         if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
+        if ctx.crawls(self.parts.clock.now()) {
+            return Self::stop(ctx, BadBody::Timeout);
+        }
         match ctx.passage().map(|passage| passage.sending(end, &self.parts.clock)) {
             Some(Err(late)) => Self::stop(ctx, late),
             Some(Ok(())) | None => Ok(()),
@@ -238,6 +247,12 @@ impl ProxyHttp for Gateway {
         if self.drain.begun() {
             session.set_keepalive(None);
         }
+        if session.req_header().version < Version::HTTP_11
+            && response.remove_header(&TRANSFER_ENCODING).is_some()
+        {
+            // HTTP/1.0 knows no chunks: the body ends where the connection does.
+            session.set_keepalive(None);
+        }
         let now = self.parts.clock.now();
         if let Some(passage) = ctx.passage() {
             passage.head_came(now);
@@ -245,6 +260,7 @@ impl ProxyHttp for Gateway {
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
         hop::strip(&mut parts.headers, ctx.status);
+        hop::unchunk(session, &mut parts.headers);
         reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);

@@ -1,10 +1,12 @@
 //! Fields of a response that are between the upstream and us, and end here (RFC 9110 7.6.1).
 //!
 //! Pingora does this for requests, and for responses only on the way into HTTP/2. `Connection`
-//! itself and the framing are its own business: it writes them anew for each client.
+//! itself and, but for HTTP/1.0, the framing are its own business: it writes them anew for each
+//! client.
 
-use http::header::{CONNECTION, TE, UPGRADE};
-use http::{HeaderMap, HeaderName};
+use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Version};
+use pingora_proxy::Session;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -20,6 +22,15 @@ pub(super) fn strip(response: &mut HeaderMap, status: u16) {
         if !(switches && name == UPGRADE) {
             response.remove(name);
         }
+    }
+}
+
+/// Ends a body without a length by the end of the connection for HTTP/1.0, which knows no chunks.
+pub(super) fn unchunk(session: &mut Session, response: &mut HeaderMap) {
+    if session.req_header().version == Version::HTTP_10
+        && response.remove(TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
     }
 }
 

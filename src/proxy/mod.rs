@@ -1,8 +1,9 @@
 //! The request path: the only folder that speaks Pingora's hooks.
 //!
-//! A request meets the files in this order: `stream` and `connection` (bytes, deadlines, caps),
-//! `wire` (is it one clear head), `hooks` (Pingora calls), `client` and `head` (who and what),
-//! `pipeline` (may it), `passage`, `forward`, `hop` and `failure` (the upstream), `reply` (what we say
+//! A request meets the files in this order: `stream`, `waits`, `connection` and `http2` (bytes,
+//! deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls), `client` and `head`
+//! (who and what), `pipeline` (may it), `passage`, `forward`, `hop`, `watchdog` and `failure` (the
+//! upstream), `reply` (what we say
 //! ourselves), `account` (what is recorded).
 
 mod account;
@@ -15,14 +16,17 @@ mod forward;
 pub mod head;
 pub mod hooks;
 mod hop;
+mod http2;
 pub mod passage;
 pub mod pipeline;
 pub mod rejection;
 pub mod reply;
 pub mod stream;
+pub mod waits;
 mod watchdog;
 pub mod wire;
 
 pub use connection::{ConnectionLimits, Connections};
 pub use drain::{Drain, Phase};
 pub use hooks::Gateway;
+pub use waits::Waits;

@@ -51,12 +51,14 @@ pub struct Passage {
     connection: Connection,
     /// The connection of the current try had served another request before.
     reused: bool,
+    /// The client does not wait to be asked for the body, or was asked.
+    invited: bool,
     /// When the request was sent to its end.
     sent: Option<Moment>,
     /// When the response's head came.
     answered: Option<Moment>,
     /// No read and no total timeout once the response has begun.
-    stream: bool,
+    pub stream: bool,
     sender: Sender,
     /// Pingora's limit for each read of this try.
     read_timeout: Duration,
@@ -81,6 +83,7 @@ impl Passage {
             pick: None,
             connection: Connection::Any,
             reused: false,
+            invited: true,
             sent: None,
             answered: None,
             stream: way.stream || sender.upgrade,
@@ -156,6 +159,7 @@ impl Passage {
             // All but the head, which is written next.
             self.sent = Some(self.try_began);
         }
+        self.invited = !expects;
         if expects || (self.stream && !self.sender.body) {
             self.watch_for_head(clock.now());
         }
@@ -169,6 +173,7 @@ impl Passage {
         if self.answered.is_some() || !self.sender.body {
             return Ok(());
         }
+        self.invited = true;
         let now = clock.now();
         if !self.stream && now >= self.deadline {
             return Err(BadBody::Timeout);
@@ -185,8 +190,15 @@ impl Passage {
     /// The endpoint asks for the body, or says something else that is not its response.
     pub fn informed(&mut self) {
         if self.sent.is_none() {
+            self.invited = true;
             self.watchdog.end();
         }
+    }
+
+    /// Whether it is the client's turn: to send the rest of its body.
+    #[must_use]
+    pub fn awaits_client(&self) -> bool {
+        self.sender.body && self.invited && self.sent.is_none()
     }
 
     /// The response's head is here.

@@ -3,12 +3,17 @@
 //! Pingora's own stream keeps fixed buffers per connection (64 KiB to read, 1460 bytes to write) and
 //! measures times nobody reads. This one reads straight into the parser's buffer, collects small
 //! writes so that a head and a small body leave in one system call, and gives the memory back when
-//! the connection rests.
+//! the connection rests. Two things Pingora leaves open are closed here, for every protocol alike:
+//! no read goes beyond the message that is being read ([`Gate`]), and no write waits longer than
+//! the patience of the configuration for a client that takes nothing. And when Pingora drops a
+//! connection in the middle of a message, the connection is kept for a farewell ([`Gate::left`]).
 //!
-//! Must stay true: an idle connection holds at most 2 KiB here.
+//! Must stay true: an idle connection holds at most 2 KiB here, and of a request that was sent ahead
+//! at most 1 KiB.
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
@@ -17,18 +22,24 @@ use pingora_core::protocols::{
 };
 use std::fmt::Debug;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
 /// Writes up to this size in all wait for a flush or for one more write.
 const COLLECT: usize = 16 * 1024;
 /// Capacity that is kept between responses.
 const KEPT: usize = 2 * 1024;
+/// Bytes that are taken from a client who sends its next request before its turn.
+const AHEAD: usize = 1024;
 
 /// What carries the bytes: TCP, or TLS over it.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
@@ -48,28 +59,71 @@ impl Transport for TlsStream<TcpStream> {
     }
 }
 
+/// How many bytes may be read until the current message is complete.
+#[derive(Debug)]
+pub struct Gate {
+    bytes: AtomicU64,
+    left: Mutex<Option<Box<dyn Transport>>>,
+}
+
+impl Gate {
+    const OPEN: u64 = u64::MAX;
+
+    /// Lets everything through.
+    pub fn open(&self) {
+        self.limit(Self::OPEN);
+    }
+
+    /// Lets so many bytes through; at none, a read only notices that the client is gone.
+    pub fn limit(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The connection, if it was dropped before the message had been read.
+    #[must_use]
+    pub fn left(&self) -> Option<Box<dyn Transport>> {
+        self.left.lock().take()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn passed(&self, bytes: usize) {
+        let left = self.bytes();
+        if left != Self::OPEN {
+            self.limit(left.saturating_sub(bytes as u64));
+        }
+    }
+}
+
 /// A client's connection with a write buffer.
 #[derive(Debug)]
 pub struct ClientStream<T: Transport> {
-    io: T,
+    /// There until the end.
+    io: Option<T>,
+    gate: Arc<Gate>,
+    /// Read before its turn.
+    ahead: BytesMut,
     pending: BytesMut,
+    stall: Stall,
     digest: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
     http2: bool,
 }
 
 impl ClientStream<TcpStream> {
-    /// Takes an accepted connection over.
+    /// Takes an accepted connection over; a client that reads nothing for `patience` is given up.
     #[must_use]
-    pub fn plain(tcp: TcpStream) -> Self {
-        Self::new(tcp, None, false)
+    pub fn plain(tcp: TcpStream, patience: Duration) -> Self {
+        Self::new(tcp, patience, None, false)
     }
 }
 
 impl ClientStream<TlsStream<TcpStream>> {
-    /// Takes a connection over whose handshake is done.
+    /// As [`ClientStream::plain`], where the TLS handshake is done.
     #[must_use]
-    pub fn tls(io: TlsStream<TcpStream>) -> Self {
+    pub fn tls(io: TlsStream<TcpStream>, patience: Duration) -> Self {
         let session = io.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
         let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("");
@@ -78,14 +132,41 @@ impl ClientStream<TlsStream<TcpStream>> {
             .and_then(|suite| suite.suite().as_str())
             .unwrap_or("");
         let digest = SslDigest::new(cipher, version, None, None, Vec::new());
-        Self::new(io, Some(Arc::new(digest)), http2)
+        Self::new(io, patience, Some(Arc::new(digest)), http2)
     }
 }
 
 impl<T: Transport> ClientStream<T> {
-    fn new(io: T, tls: Option<Arc<SslDigest>>, http2: bool) -> Self {
+    fn new(io: T, patience: Duration, tls: Option<Arc<SslDigest>>, http2: bool) -> Self {
         let digest = Arc::new(SocketDigest::from_raw_fd(io.tcp().as_raw_fd()));
-        Self { io, pending: BytesMut::new(), digest, tls, http2 }
+        let gate = Gate { bytes: AtomicU64::new(Gate::OPEN), left: Mutex::new(None) };
+        Self {
+            io: Some(io),
+            gate: Arc::new(gate),
+            ahead: BytesMut::new(),
+            pending: BytesMut::new(),
+            stall: Stall { patience, timer: None, since: None },
+            digest,
+            tls,
+            http2,
+        }
+    }
+
+    /// What limits reading from this connection.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Does something with what carries the bytes.
+    fn poll_io<R>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        match &mut self.io {
+            Some(io) => poll(Pin::new(io)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
     /// Writes out what waits; ready when nothing is left.
@@ -94,7 +175,10 @@ impl<T: Transport> ClientStream<T> {
             return Poll::Ready(Ok(()));
         }
         while !self.pending.is_empty() {
-            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.pending))?;
+            let pending = std::mem::take(&mut self.pending);
+            let written = self.poll_io(|io| io.poll_write(cx, &pending));
+            self.pending = pending;
+            let n = ready!(self.stall.watch(cx, written))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -107,16 +191,101 @@ impl<T: Transport> ClientStream<T> {
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Ready when the client is gone. What it sends is kept until its turn.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            // Nothing more is read before its turn, so nothing can wake this up either.
+            return Poll::Pending;
+        }
+        let mut space = [const { MaybeUninit::uninit() }; AHEAD];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(self.poll_io(|io| io.poll_read(cx, &mut read)))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.ahead.extend_from_slice(read.filled());
+        Poll::Pending
+    }
+
+    /// Reads at most `left` bytes.
+    fn poll_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        left: u64,
+    ) -> Poll<io::Result<()>> {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buf.remaining());
+        if !self.ahead.is_empty() {
+            buf.put_slice(&self.ahead.split_to(most.min(self.ahead.len())));
+            return Poll::Ready(Ok(()));
+        }
+        if most == buf.remaining() {
+            return self.poll_io(|io| io.poll_read(cx, buf));
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(self.poll_io(|io| io.poll_read(cx, &mut part)))?;
+        let n = part.filled().len();
+        buf.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Gives up a client that takes nothing.
+#[derive(Debug)]
+struct Stall {
+    patience: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When the current wait began.
+    since: Option<Instant>,
+}
+
+impl Stall {
+    /// Passes `write` on; an error once writes have been pending for too long, without one that
+    /// was not.
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if write.is_ready() {
+            self.since = None;
+            return write;
+        }
+        let end = *self.since.get_or_insert_with(Instant::now) + self.patience;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        // A timer of an earlier wait fires early, and only then is moved.
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= end {
+                self.since = None;
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            timer.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
 }
 
 /// A response that broke off was begun but perhaps not written: what there is of it goes out, as far
 /// as the socket takes it, so that the client does not mistake it for a connection that was closed
-/// before the request was read.
+/// before the request was read. And a close with bytes unread is a reset, which takes the answer with
+/// it: so the connection itself is left to who can wait for them.
 impl<T: Transport> Drop for ClientStream<T> {
     fn drop(&mut self) {
-        if let Poll::Ready(Err(error)) = self.poll_pending(&mut Context::from_waker(Waker::noop()))
-        {
-            log::debug!("a client was gone before it was told anything: {error}");
+        let Some(mut io) = self.io.take() else { return };
+        // Without the timer: the event loop may be gone.
+        let mut cx = Context::from_waker(Waker::noop());
+        while !self.pending.is_empty() {
+            match Pin::new(&mut io).poll_write(&mut cx, &self.pending) {
+                Poll::Ready(Ok(n)) if n > 0 => self.pending.advance(n),
+                Poll::Ready(Err(error)) => {
+                    return log::debug!("a client was gone before it was told anything: {error}");
+                }
+                _ => break,
+            }
+        }
+        if self.gate.bytes() > 0 {
+            *self.gate.left.lock() = Some(Box::new(io));
         }
     }
 }
@@ -127,7 +296,14 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let left = self.gate.bytes();
+        if left == 0 {
+            return self.poll_gone(cx);
+        }
+        let before = buf.filled().len();
+        ready!(self.poll_some(cx, buf, left))?;
+        self.gate.passed(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -141,7 +317,8 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
         if this.pending.len() + buf.len() > COLLECT {
             ready!(this.poll_pending(cx))?;
             if buf.len() >= COLLECT {
-                return Pin::new(&mut this.io).poll_write(cx, buf);
+                let written = this.poll_io(|io| io.poll_write(cx, buf));
+                return this.stall.watch(cx, written);
             }
         }
         if this.pending.capacity() == 0 {
@@ -152,13 +329,17 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_pending(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        ready!(this.poll_pending(cx))?;
+        let flushed = this.poll_io(|io| io.poll_flush(cx));
+        this.stall.watch(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_pending(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        ready!(this.poll_pending(cx))?;
+        let shut = this.poll_io(|io| io.poll_shutdown(cx));
+        this.stall.watch(cx, shut)
     }
 }
 
@@ -173,7 +354,7 @@ impl<T: Transport> Shutdown for ClientStream<T> {
 
 impl<T: Transport> UniqueID for ClientStream<T> {
     fn id(&self) -> UniqueIDType {
-        self.io.tcp().as_raw_fd()
+        self.io.as_ref().map_or(-1, |io| io.tcp().as_raw_fd())
     }
 }
 
@@ -213,10 +394,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     async fn pair() -> (ClientStream<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (ClientStream::plain(listener.accept().await.unwrap().0), client)
+        (ClientStream::plain(listener.accept().await.unwrap().0, PATIENCE), client)
     }
 
     #[tokio::test]
@@ -250,5 +433,72 @@ mod tests {
             assert!(ours.pending.capacity() <= KEPT);
         };
         tokio::join!(reader, writer);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_little_is_not() {
+        let (mut ours, mut client) = pair().await;
+        ours.stall.patience = Duration::from_millis(200);
+        let body = vec![b'x'; 1 << 20];
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = ours.write_all(&body).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= ours.stall.patience);
+        // What waits for the flush has the same time, and with room it goes.
+        ours.pending.extend_from_slice(b"tail");
+        assert_eq!(ours.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let reading = async {
+            let mut space = vec![0; 1 << 20];
+            loop {
+                client.read_exact(&mut space).await.unwrap();
+            }
+        };
+        tokio::select! {
+            flushed = ours.flush() => flushed.unwrap(),
+            () = reading => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn no_read_goes_beyond_the_message() {
+        let (mut ours, mut client) = pair().await;
+        client.write_all(b"bodynext request").await.unwrap();
+        ours.gate.limit(4);
+        let mut got = [0; 64];
+        assert_eq!(ours.read(&mut got).await.unwrap(), 4);
+        assert_eq!(&got[..4], b"body");
+        // The next request shows that the client is there, and stays where it is.
+        let watched = tokio::time::timeout(Duration::from_millis(50), ours.read(&mut got)).await;
+        assert!(watched.is_err());
+        client.write_all(b" goes on").await.unwrap();
+        ours.gate.open();
+        let mut next = [0; 20];
+        ours.read_exact(&mut next).await.unwrap();
+        assert_eq!(&next, b"next request goes on");
+        ours.gate.limit(0);
+        drop(client);
+        assert_eq!(ours.read(&mut got).await.unwrap(), 0, "the client is gone");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_dropped_in_mid_message_is_left_for_a_farewell() {
+        for (unread, left) in [(Gate::OPEN, true), (4, true), (0, false)] {
+            let (mut ours, mut client) = pair().await;
+            client.write_all(b"body").await.unwrap();
+            ours.write_all(b"answer").await.unwrap();
+            let gate = Arc::clone(&ours.gate);
+            gate.limit(unread);
+            drop(ours);
+            let io = gate.left();
+            assert_eq!(io.is_some(), left, "{unread}");
+            drop(io);
+            let mut answer = [0; 6];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"answer");
+        }
     }
 }

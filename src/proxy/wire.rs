@@ -22,6 +22,17 @@ pub struct HeadCaps {
     pub target: usize,
 }
 
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks, or another protocol: how much there is shows when it is read.
+    Unknown,
+}
+
 /// What the fields say about the framing of the message, and whom it is for.
 #[derive(Default)]
 struct Framing<'a> {
@@ -29,6 +40,18 @@ struct Framing<'a> {
     hosts: usize,
     lengths: usize,
     encodings: usize,
+    length: u64,
+    upgrade: bool,
+}
+
+impl Framing<'_> {
+    const fn body(&self) -> Body {
+        match (self.encodings, self.upgrade, self.length) {
+            (0, false, 0) => Body::None,
+            (0, false, length) => Body::Length(length),
+            _ => Body::Unknown,
+        }
+    }
 }
 
 /// The length of the head including its empty line, once `buf` has it all.
@@ -41,11 +64,11 @@ pub fn head_end(buf: &[u8], from: usize) -> Option<usize> {
     Some(start + at + 4)
 }
 
-/// Checks a complete head (request line, fields, empty line).
+/// Checks a complete head (request line, fields, empty line), and tells what follows it.
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check(head: &[u8], caps: HeadCaps) -> Result<(), BadHead> {
+pub fn check(head: &[u8], caps: HeadCaps) -> Result<Body, BadHead> {
     if head.len() > caps.bytes {
         return Err(BadHead::TooLarge);
     }
@@ -65,7 +88,10 @@ pub fn check(head: &[u8], caps: HeadCaps) -> Result<(), BadHead> {
         Framing { lengths: 2.., .. } | Framing { encodings: 2.., .. } => Err(BadHead::Framing),
         Framing { lengths: 1, encodings: 1, .. } => Err(BadHead::Framing),
         Framing { encodings: 1, .. } if is_10 => Err(BadHead::Framing),
-        _ => check_authority(target, &framing),
+        framing => {
+            check_authority(target, &framing)?;
+            Ok(framing.body())
+        }
     }
 }
 
@@ -173,7 +199,11 @@ fn check_field<'a>(line: &'a [u8], framing: &mut Framing<'a>) -> Result<(), BadH
             if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
                 return Err(BadHead::Framing);
             }
+            // 18 digits fit.
+            framing.length =
+                digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
         }
+        7 if name.eq_ignore_ascii_case(b"upgrade") => framing.upgrade = true,
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
             framing.encodings += 1;
             if !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
@@ -213,7 +243,7 @@ mod tests {
 
     const CAPS: HeadCaps = HeadCaps { bytes: 512, fields: 4, target: 64 };
 
-    fn get(target: &str, host: &str) -> Result<(), BadHead> {
+    fn get(target: &str, host: &str) -> Result<Body, BadHead> {
         check(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), CAPS)
     }
 
@@ -227,7 +257,7 @@ mod tests {
             ("HTTPS://A.test:81", "A.test:81"),
             ("http://[::1]:81?x", "[::1]:81"),
         ] {
-            assert_eq!(get(target, host), Ok(()), "{target} {host}");
+            assert_eq!(get(target, host), Ok(Body::None), "{target} {host}");
         }
         for (target, host, expected) in [
             ("/a#b", "a", BadHead::Target),
@@ -251,18 +281,27 @@ mod tests {
         ] {
             assert_eq!(get(target, host), Err(expected), "{target} {host}");
         }
-        assert_eq!(check(b"GET http://a/x HTTP/1.0\r\n\r\n", CAPS), Ok(()));
+        assert_eq!(check(b"GET http://a/x HTTP/1.0\r\n\r\n", CAPS), Ok(Body::None));
     }
 
     #[test]
-    fn a_plain_head_passes() {
-        for head in [
-            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET / HTTP/1.0\r\n\r\n",
-            "POST /x?y=%20 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX-A:\r\n\r\n",
-            "POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+    fn a_plain_head_passes_and_tells_what_follows() {
+        for (head, body) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Body::None),
+            ("GET / HTTP/1.0\r\n\r\n", Body::None),
+            ("POST / HTTP/1.0\r\nContent-Length: 0\r\n\r\n", Body::None),
+            (
+                "POST /x?y=%20 HTTP/1.1\r\nHost: a\r\nContent-Length: 012 \r\nX-A:\r\n\r\n",
+                Body::Length(12),
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999999999\r\n\r\n",
+                Body::Length(999_999_999_999_999_999),
+            ),
+            ("POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Body::Unknown),
+            ("GET / HTTP/1.1\r\nHost: a\r\nupgrade: websocket\r\n\r\n", Body::Unknown),
         ] {
-            assert!(check(head.as_bytes(), CAPS).is_ok(), "{head:?}");
+            assert_eq!(check(head.as_bytes(), CAPS), Ok(body), "{head:?}");
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 /// Pending connections that the kernel may hold; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
 /// A listener that cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("listener `{name}` cannot listen on {address}: {source}; {hint}")]
@@ -91,26 +92,27 @@ fn bind_one(
     address: SocketAddr,
     workers: NonZeroUsize,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    // Sockets that share a port would also share it with another gateway's; one that does not
-    // share finds the port taken.
+    // A socket that shares its port would also share it with another gateway's. The first does not
+    // share, so it finds a taken port taken; it lets the others in once it has the port.
     let first = listen(address, false)?;
+    first.set_reuse_port(workers.get() > 1)?;
+    let first: TcpListener = first.into();
     let address = first.local_addr()?;
-    if workers.get() == 1 {
-        return Ok((address, vec![first]));
+    let mut sockets = vec![first];
+    for _ in 1..workers.get() {
+        sockets.push(listen(address, true)?.into());
     }
-    drop(first);
-    let sockets = (0..workers.get()).map(|_| listen(address, true)).collect::<io::Result<_>>()?;
     Ok((address, sockets))
 }
 
-fn listen(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, share: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn server_config(listener: &Listener, http2: bool, live: &Arc<Live>) -> Arc<ServerConfig> {

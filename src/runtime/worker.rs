@@ -8,17 +8,17 @@ use crate::config::Http;
 use crate::proxy::drain::DoorGuard;
 use crate::proxy::stream::ClientStream;
 use crate::proxy::wire::HeadCaps;
-use crate::proxy::{ConnectionLimits, Connections, Drain, Phase};
+use crate::proxy::{ConnectionLimits, Connections, Drain, Phase, Waits};
 use crate::snapshot::Live;
 use crate::telemetry::metrics::Metrics;
 use rustls::ServerConfig;
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 /// How long the accept loop rests when the process is out of file descriptors.
@@ -36,24 +36,25 @@ pub struct Serving {
 }
 
 /// One worker's sockets.
-pub struct Worker(Vec<(Arc<str>, TcpListener, Option<Arc<ServerConfig>>)>);
+pub struct Worker(Vec<Place>);
+
+/// One of them, counted as a door from here on: connections wait at it before its worker runs.
+struct Place {
+    open: DoorGuard,
+    name: Arc<str>,
+    socket: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+}
 
 /// Deals the sockets out to the workers.
 #[must_use]
-pub fn deal(mut bound: Vec<Bound>, workers: NonZeroUsize) -> Vec<Worker> {
-    (0..workers.get())
-        .map(|_| {
-            Worker(
-                bound
-                    .iter_mut()
-                    .filter_map(|listener| {
-                        let socket = listener.sockets.pop()?;
-                        Some((Arc::clone(&listener.name), socket, listener.tls.clone()))
-                    })
-                    .collect(),
-            )
-        })
-        .collect()
+pub fn deal(mut bound: Vec<Bound>, workers: NonZeroUsize, drain: &Arc<Drain>) -> Vec<Worker> {
+    let mut place = |listener: &mut Bound| {
+        let (name, tls) = (Arc::clone(&listener.name), listener.tls.clone());
+        let socket = listener.sockets.pop()?;
+        Some(Place { open: drain.door(), name, socket, tls })
+    };
+    (0..workers.get()).map(|_| Worker(bound.iter_mut().filter_map(&mut place).collect())).collect()
 }
 
 impl Worker {
@@ -64,10 +65,10 @@ impl Worker {
     pub async fn serve(self, connections: Connections, serving: Serving) -> io::Result<()> {
         let connections = Arc::new(connections);
         let mut loops = tokio::task::JoinSet::new();
-        for (name, socket, tls) in self.0 {
+        for Place { open, name, socket, tls } in self.0 {
             let listener = tokio::net::TcpListener::from_std(socket)?;
             let door = Door {
-                _open: serving.drain.door(),
+                _open: open,
                 name,
                 tls: tls.map(TlsAcceptor::from),
                 connections: Arc::clone(&connections),
@@ -100,12 +101,24 @@ impl Door {
                 () = &mut closing => break,
             }
         }
-        // Connections that the kernel already accepted are served like the others.
-        while let Some(accepted) = at_once(listener.accept()).await {
-            if accepted.is_err() {
-                break;
+        match listener.into_std() {
+            Ok(listener) => self.empty(&listener).await,
+            Err(error) => log::error!(error:% = error; "an accept queue cannot be emptied"),
+        }
+    }
+
+    /// Serves what the kernel has accepted already. The socket itself is asked, because the event
+    /// loop may not have heard of the last connections yet.
+    async fn empty(self: &Arc<Self>, listener: &TcpListener) {
+        loop {
+            let accepted = listener.accept().and_then(|(tcp, address)| {
+                tcp.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(tcp)?, address))
+            });
+            match accepted {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                accepted => self.admit(accepted).await,
             }
-            self.admit(accepted).await;
         }
     }
 
@@ -147,19 +160,23 @@ impl Door {
     }
 
     async fn serve(&self, tcp: TcpStream, limits: ConnectionLimits) {
+        let mut waits = Waits::new(&self.serving.drain);
+        let patience = limits.write_timeout;
         let Some(tls) = &self.tls else {
-            let stream = Box::new(ClientStream::plain(tcp));
-            return self.connections.serve(stream, limits).await;
+            let stream = ClientStream::plain(tcp, patience);
+            return self.connections.serve(stream, waits, limits).await;
         };
-        match tokio::time::timeout(limits.head_timeout, tls.accept(tcp)).await {
-            Ok(Ok(io)) => {
-                self.connections.serve(Box::new(ClientStream::tls(io)), limits).await;
+        let handshake = Instant::now() + limits.head_timeout;
+        match waits.within(handshake, tls.accept(tcp)).await {
+            Some(Ok(io)) => {
+                let stream = ClientStream::tls(io, patience);
+                self.connections.serve(stream, waits, limits).await;
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 self.serving.metrics.tls_failed();
                 log::debug!("a TLS handshake failed: {error}");
             }
-            Err(_) => self.serving.metrics.tls_failed(),
+            None => self.serving.metrics.tls_failed(),
         }
     }
 }
@@ -171,14 +188,5 @@ fn limits(http: &Http) -> ConnectionLimits {
         idle_timeout: http.idle_timeout,
         body_timeout: http.body_timeout,
         write_timeout: http.write_timeout,
-    }
-}
-
-/// What `future` has now, if it has anything.
-async fn at_once<F: Future>(future: F) -> Option<F::Output> {
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = std::future::ready(()) => None,
     }
 }

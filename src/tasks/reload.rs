@@ -29,6 +29,8 @@ pub struct Reload {
     live: Arc<Live>,
     parts: Parts,
     watch: Option<FileWatch>,
+    /// What the configuration in force has watched.
+    watched: Vec<PathBuf>,
     hangup: Signal,
 }
 
@@ -39,8 +41,8 @@ enum Outcome {
 }
 
 impl Reload {
-    /// Reloads from `dir` into `live` whenever `watch` or `hangup` says so; `fixed` is what the
-    /// process runs with.
+    /// Reloads from `dir` into `live` whenever `watch`, which looks at `watched`, or `hangup` says so;
+    /// `fixed` is what the process runs with.
     #[must_use]
     pub const fn new(
         dir: PathBuf,
@@ -48,9 +50,10 @@ impl Reload {
         live: Arc<Live>,
         parts: Parts,
         watch: Option<FileWatch>,
+        watched: Vec<PathBuf>,
         hangup: Signal,
     ) -> Self {
-        Self { dir, fixed, live, parts, watch, hangup }
+        Self { dir, fixed, live, parts, watch, watched, hangup }
     }
 
     /// Runs until it is dropped.
@@ -67,9 +70,8 @@ impl Reload {
     async fn reload(&mut self) {
         match self.attempt().await {
             Ok(Outcome::InForce { revision, watched, warnings }) => {
-                if let Some(Err(error)) = self.watch.as_mut().map(|watch| watch.update(&watched)) {
-                    log::error!(error:% = error; "a file of the configuration is not watched");
-                }
+                self.rewatch(&watched);
+                self.watched = watched;
                 self.parts.metrics.reload_succeeded(revision);
                 log::info!(revision = revision, warnings = warnings; "configuration is in force");
             }
@@ -78,11 +80,21 @@ impl Reload {
                 log::info!(revision = revision; "configuration is unchanged");
             }
             Err(refused) => {
+                if let Refused::Files(report) = &refused {
+                    // A file that the refused configuration names may be on its way.
+                    self.rewatch(&[&self.watched, report.watched()].concat());
+                }
                 self.parts.metrics.reload_failed();
                 let revision = self.live.load().revision;
                 log::error!(revision = revision, reason:% = refused;
                     "configuration is refused, the old one stays in force");
             }
+        }
+    }
+
+    fn rewatch(&mut self, watched: &[PathBuf]) {
+        if let Some(Err(error)) = self.watch.as_mut().map(|watch| watch.update(watched)) {
+            log::error!(error:% = error; "a file of the configuration is not watched");
         }
     }
 

@@ -230,7 +230,8 @@ async fn large_bodies_arrive_whole_in_both_directions() {
 #[tokio::test]
 async fn a_body_that_stops_half_way_is_given_up() {
     let sink = Sink::start().await;
-    let gateway = before(sink.address).toml("[http]\nbody_timeout = \"300ms\"").start().await;
+    let times = "[http]\nbody_timeout = \"300ms\"\n[upstreams.u.timeouts]\nper_try = \"200ms\"";
+    let gateway = before(sink.address).toml(times).start().await;
     let mut client = RawClient::connect(gateway.address()).await;
     client.send("POST /ten HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234").await;
     let response = client.response().await;
@@ -289,8 +290,10 @@ async fn a_response_that_ends_with_the_connection_is_framed_for_the_client() {
     gateway.http2_client("secure").get("/big").send().await.expect_body("all of it");
     // An HTTP/1.0 client knows no chunks.
     let mut client = RawClient::connect(gateway.address()).await;
-    let response = client.exchange("GET /big HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let request = "GET /big HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+    let response = client.exchange(request).await;
     assert_eq!(response.head.header("transfer-encoding"), None);
+    assert_eq!(response.head.headers("connection"), ["close"]);
     assert_eq!(response.text(), "all of it");
 }
 

@@ -17,6 +17,10 @@ mod bodies;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod cors;
+#[cfg(test)]
+mod draining;
+#[cfg(test)]
 mod driven;
 #[cfg(test)]
 mod forwarding;
@@ -29,15 +33,23 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod problems;
+#[cfg(test)]
+mod reloading;
 #[cfg(test)]
 mod rewriting;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod slow_clients;
+#[cfg(test)]
+mod starting;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

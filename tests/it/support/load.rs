@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<u16, Failure>,
     /// `x-request-tag`, unique in one load.
     pub(crate) tag: String,
+    /// The body of a whole answer.
+    pub(crate) body: Vec<u8>,
 }
 
 /// How connections are used.
@@ -178,7 +180,8 @@ impl Running {
 
     /// What happened so far.
     pub(crate) fn so_far(&self) -> Summary {
-        Summary { outcomes: self.shared.outcomes.lock().unwrap().clone() }
+        let outcomes = self.shared.outcomes.lock().unwrap().clone();
+        Summary { outcomes }
     }
 
     /// Sends nothing new, and waits for what is still open.
@@ -245,7 +248,11 @@ impl Shared {
             if result.is_err() || matches!(self.load.kind, Kind::Fresh) {
                 kept = None;
             }
-            let outcome = Outcome { at, latency: began.elapsed(), result, tag };
+            let (result, body) = match result {
+                Ok((status, body)) => (self.load.judge(status, &body), body),
+                Err(failure) => (Err(failure), Vec::new()),
+            };
+            let outcome = Outcome { at, latency: began.elapsed(), result, tag, body };
             self.outcomes.lock().unwrap().push(outcome);
         }
     }
@@ -253,7 +260,11 @@ impl Shared {
 
 impl Load {
     /// One request over HTTP/1.1, on the kept connection if there is one.
-    async fn exchange(&self, kept: &mut Option<Reader<Stream>>, tag: &str) -> Result<u16, Failure> {
+    async fn exchange(
+        &self,
+        kept: &mut Option<Reader<Stream>>,
+        tag: &str,
+    ) -> Result<(u16, Vec<u8>), Failure> {
         let reused = kept.is_some();
         let lost = if reused { Failure::Stale } else { Failure::Reset };
         let mut connection = match kept.take() {
@@ -280,7 +291,7 @@ impl Load {
         if head.keeps_alive() && matches!(self.kind, Kind::Kept) {
             *kept = Some(connection);
         }
-        self.judge(head.status(), &body)
+        Ok((head.status(), body))
     }
 
     fn bytes(&self, tag: &str) -> Vec<u8> {
@@ -321,21 +332,34 @@ impl Multiplexed {
         Self { trust, sender: tokio::sync::Mutex::new(None) }
     }
 
-    async fn exchange(&self, load: &Load, tag: &str) -> Result<u16, Failure> {
-        let (mut sender, reused) = self.sender(load.address).await?;
-        let lost = if reused { Failure::Stale } else { Failure::Reset };
-        let mut request = http::Request::builder()
+    /// As a client that honours GOAWAY: a request that surely was not read is sent once more, on
+    /// another connection.
+    async fn exchange(&self, load: &Load, tag: &str) -> Result<(u16, Vec<u8>), Failure> {
+        let mut builder = http::Request::builder()
             .method(load.method.as_str())
             .uri(format!("https://{}:{}{}", tls::NAME, load.address.port(), load.path))
             .header("x-request-tag", tag);
         for (name, value) in &load.headers {
-            request = request.header(name, value);
+            builder = builder.header(name, value);
         }
-        let request = request.body(Full::new(Bytes::from(load.body.clone()))).unwrap();
-        let response = sender.send_request(request).await.map_err(|_| lost)?;
+        let mut request = builder.body(Full::new(Bytes::from(load.body.clone()))).unwrap();
+        let mut again = true;
+        let response = loop {
+            let (mut sender, reused) = self.sender(load.address).await?;
+            let mut error = match sender.try_send_request(request).await {
+                Ok(response) => break response,
+                Err(error) => error,
+            };
+            match error.take_message() {
+                Some(unsent) if reused && again => request = unsent,
+                _ if reused => return Err(Failure::Stale),
+                _ => return Err(Failure::Reset),
+            }
+            again = false;
+        };
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(|_| Failure::Broken)?.to_bytes();
-        load.judge(status, &body)
+        Ok((status, body.to_vec()))
     }
 
     async fn sender(

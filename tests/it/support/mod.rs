@@ -64,6 +64,19 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// How long something takes.
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// The size of a test that has a long form: `make soak` asks for `long`.
 pub(crate) fn sized<T>(short: T, long: T) -> T {
     if std::env::var_os("GATEWAY_SOAK").is_some() { long } else { short }

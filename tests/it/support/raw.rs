@@ -92,10 +92,10 @@ impl RawClient {
 
     /// Whatever comes next; empty when the other side has closed.
     pub(crate) async fn some(&mut self) -> Vec<u8> {
-        soon("bytes", self.reader.some()).await.unwrap()
+        self.try_some().await.unwrap()
     }
 
-    /// As [`RawClient::some`], where the connection may be reset.
+    /// As [`RawClient::some`], where the connection may have been reset.
     pub(crate) async fn try_some(&mut self) -> std::io::Result<Vec<u8>> {
         soon("bytes", self.reader.some()).await
     }

@@ -151,12 +151,14 @@ async fn a_response_that_pauses_longer_than_a_try_is_cut_and_blamed_on_the_endpo
 async fn a_stream_has_a_deadline_for_its_head_and_none_for_its_silence() {
     let (frozen, good) = (Origin::named("frozen").await, Origin::named("good").await);
     frozen.answer(Behaviour::Freeze);
-    good.answer(Behaviour::Ticks { count: 3, every: MS * 500 });
-    let conf = format!(
-        "{}\n",
-        frozen_then_good().replace("'200ms'", "'200ms'\nconnect = '200ms'\ntotal = '400ms'")
-    );
-    let gateway = Gateway::before(&[frozen.address(), good.address()], &conf)
+    good.answer(Behaviour::Ticks { count: 3, every: MS * 800 });
+    let conf = "[timeouts]
+connect = '1s'
+per_try = '200ms'
+total = '1500ms'
+[ejection]
+failures = 9";
+    let gateway = Gateway::before(&[frozen.address(), good.address()], conf)
         .route("all", "stream = true")
         .start()
         .await;

@@ -1,0 +1,463 @@
+//! Clients that take their time, by accident or by intent, cost a bounded time and nobody else.
+
+use crate::support::client::Client;
+use crate::support::gateway::{Builder, Gateway};
+use crate::support::load::Load;
+use crate::support::origin::{Behaviour, Origin, Reply};
+use crate::support::raw::RawClient;
+use crate::support::{Stopwatch, eventually_async};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// Every timeout of [`gateway`].
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// What a busy machine may add to it.
+const SLACK: Duration = Duration::from_secs(2);
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn builder(origin: &Origin) -> Builder {
+    let times = r#"
+        [http]
+        head_timeout = "1s"
+        idle_timeout = "1s"
+        body_timeout = "1s"
+        write_timeout = "1s"
+        max_head = "2KiB"
+        max_headers = 20
+        max_target = "1KiB"
+    "#;
+    Gateway::builder()
+        .toml(times)
+        .upstream("origin", &[origin.address()])
+        .route("all", "path = \"/*\"\nauth = \"none\"\nupstream = \"origin\"\nmax_body = \"64MiB\"")
+        .tls_listener("secure")
+}
+
+#[track_caller]
+fn expect_about_a_timeout(took: Duration) {
+    assert!(took >= TIMEOUT.mul_f64(0.9), "too early: {took:?}");
+    assert!(took < TIMEOUT + SLACK, "too late: {took:?}");
+}
+
+/// Waits until the gateway has no connection left.
+async fn expect_deserted(gateway: &Gateway) {
+    eventually_async("every connection to be closed", async || {
+        let metrics = gateway.metrics().await;
+        let open = ["connections_open", "requests_in_flight"].map(|name| metrics.sum(name, &[]));
+        (open == [0.0, 0.0]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_closed_after_the_idle_timeout() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let mut silent = RawClient::connect(gateway.address()).await;
+    let took = Stopwatch::start();
+    silent.expect_closed().await;
+    expect_about_a_timeout(took.elapsed());
+
+    let mut kept = RawClient::connect(gateway.address()).await;
+    assert!(kept.exchange(GET).await.head.keeps_alive());
+    let took = Stopwatch::start();
+    kept.expect_closed().await;
+    expect_about_a_timeout(took.elapsed());
+}
+
+#[tokio::test]
+async fn a_head_has_a_time_in_all_and_not_for_each_byte() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let mut half = RawClient::connect(gateway.address()).await;
+    half.send("GET / HT").await;
+    let took = Stopwatch::start();
+    let response = half.response().await;
+    expect_about_a_timeout(took.elapsed());
+    assert_eq!(response.status(), 408);
+    assert!(!response.head.keeps_alive());
+    assert!(response.text().contains("\"code\":\"head_timeout\""), "{}", response.text());
+    half.expect_closed().await;
+
+    let mut dripping = RawClient::connect(gateway.address()).await;
+    dripping.send("GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
+    let took = Stopwatch::start();
+    while dripping.is_quiet_for(Duration::from_millis(100)).await {
+        dripping.send("x").await;
+        assert!(took.elapsed() < TIMEOUT + SLACK, "still waiting");
+    }
+    expect_about_a_timeout(took.elapsed());
+    gateway.metric_is("heads_refused_total", &[("code", "head_timeout")], 2.0).await;
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_comes_slowly_but_in_time_is_answered() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let mut client = RawClient::connect(gateway.address()).await;
+    for _ in 0..3 {
+        for piece in ["\r\nG", "ET ", "/ HTTP/1.1\r", "\nHost: a", "\r\n\r"] {
+            client.send(piece).await;
+            assert!(client.is_quiet_for(Duration::from_millis(20)).await);
+        }
+        assert_eq!(client.exchange("\n").await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_a_size() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let fields = (0..30).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
+    let cases = [
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(3000)),
+            431,
+            "head_too_large",
+        ),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(100_000)), 431, "head_too_large"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), 431, "too_many_fields"),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(1200)), 414, "target_too_long"),
+    ];
+    for (request, status, code) in cases {
+        let mut client = RawClient::connect(gateway.address()).await;
+        // The answer may come before all is sent.
+        drop(client.try_send(&request).await);
+        let response = client.response().await;
+        assert_eq!(response.status(), status, "{code}");
+        assert!(response.text().contains(&format!("\"code\":\"{code}\"")), "{}", response.text());
+        client.expect_closed().await;
+    }
+    gateway.metric_is("heads_refused_total", &[("code", "head_too_large")], 2.0).await;
+    assert_eq!(origin.requests(), 0);
+    expect_deserted(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_given_up() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    for head in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
+        let mut client = RawClient::connect(gateway.address()).await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n")).await;
+        client.send("5\r\nhello\r\n").await;
+        let took = Stopwatch::start();
+        let response = client.response().await;
+        expect_about_a_timeout(took.elapsed());
+        assert_eq!(response.status(), 408, "{head}");
+        assert!(!response.head.keeps_alive());
+        assert!(response.text().contains("\"code\":\"body_timeout\""), "{}", response.text());
+        client.expect_closed().await;
+    }
+    expect_deserted(&gateway).await;
+    // It was not the upstream's fault.
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.sum("upstream_failures_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_arrives() {
+    let origin = Origin::start().await;
+    origin.answer(Behaviour::Echo);
+    let gateway = builder(&origin).start().await;
+    let mut client = RawClient::connect(gateway.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n").await;
+    for _ in 0..4 {
+        assert!(client.is_quiet_for(TIMEOUT / 2).await);
+        client.send([b'x'; 1000]).await;
+    }
+    let response = client.response().await;
+    assert_eq!((response.status(), response.body), (200, vec![b'x'; 4000]));
+}
+
+#[tokio::test]
+async fn a_body_that_only_drips_is_given_up() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let mut client = RawClient::connect(gateway.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n").await;
+    let took = Stopwatch::start();
+    while client.is_quiet_for(TIMEOUT / 5).await {
+        client.send("x").await;
+        assert!(took.elapsed() < TIMEOUT + SLACK, "still waiting");
+    }
+    expect_about_a_timeout(took.elapsed());
+    let log = gateway.access_log(1).await;
+    assert_eq!((&log[0]["status"], &log[0]["reason"]), (&408.into(), &"body_timeout".into()));
+    expect_deserted(&gateway).await;
+}
+
+#[tokio::test]
+async fn an_http2_body_that_stalls_is_the_clients_fault() {
+    let origin = Origin::start().await;
+    let timeouts = "[upstreams.origin.timeouts]\nper_try = \"2s\"";
+    let gateway = builder(&origin).toml(timeouts).start().await;
+    let stream = gateway.trust().connect(gateway.listener("secure"), &["h2"]).await.unwrap();
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, driver) = handshake.unwrap();
+    let part = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"hello")));
+    let body = futures_util::stream::iter([part]).chain(futures_util::stream::pending());
+    let request = http::Request::post("https://localhost/").body(StreamBody::new(body)).unwrap();
+    let took = Stopwatch::start();
+    let response = tokio::select! {
+        response = sender.send_request(request) => response.unwrap(),
+        ended = driver => panic!("the connection ended: {ended:?}"),
+    };
+    assert_eq!(response.status(), 408);
+    assert!(took.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", took.elapsed());
+    assert_eq!(gateway.metrics().await.sum("upstream_failures_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_off() {
+    let origin = Origin::start().await;
+    origin.answer(Behaviour::Answer(Reply::new(200).body(vec![b'x'; 32 << 20])));
+    let gateway = builder(&origin).start().await;
+    let mut http1 = RawClient::connect(gateway.address()).await;
+    http1.send(GET).await;
+    let (secure, trust) = (gateway.listener("secure"), gateway.trust());
+    let mut tls = RawClient::connect_tls(secure, &trust, &[]).await;
+    tls.send(GET).await;
+    // Opened, and its body never asked for.
+    let http2 = gateway.http2_client("secure");
+    let unread = http2.get("/").open().await;
+    origin.reached(3).await;
+    let took = Stopwatch::start();
+    let lines = gateway.access_log(3).await;
+    assert!(took.elapsed() < TIMEOUT + 2 * SLACK, "{:?}", took.elapsed());
+    for line in lines {
+        assert_ne!(line["end"], "complete", "{line}");
+    }
+    drop((unread, http2));
+    expect_deserted(&gateway).await;
+    drop((http1, tls));
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_is_cut_off() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    for beginning in [&b""[..], &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]] {
+        let mut client = RawClient::connect(gateway.listener("secure")).await;
+        client.send(beginning).await;
+        let took = Stopwatch::start();
+        client.expect_closed().await;
+        expect_about_a_timeout(took.elapsed());
+    }
+    gateway.metric_is("tls_handshakes_failed_total", &[], 2.0).await;
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_says_nothing_is_closed() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    for said in [Vec::new(), PREFACE[..10].to_vec(), PREFACE.to_vec(), [PREFACE, SETTINGS].concat()]
+    {
+        let secure = gateway.listener("secure");
+        let mut client = RawClient::connect_tls(secure, &gateway.trust(), &["h2"]).await;
+        client.send(&said).await;
+        let took = Stopwatch::start();
+        // Its settings come, and whatever it says for a farewell.
+        while !matches!(client.try_some().await.as_deref(), Ok([]) | Err(_)) {}
+        expect_about_a_timeout(took.elapsed());
+    }
+    let http2 = gateway.http2_client("secure");
+    http2.get("/").send().await.expect_status(200);
+    expect_deserted(&gateway).await;
+    http2.get("/").send().await.expect_status(200);
+}
+
+#[tokio::test]
+async fn connections_have_a_number_and_refusing_them_is_counted() {
+    let origin = Origin::start().await;
+    let limits = "[http]\nmax_connections = 3\nidle_timeout = \"30s\"";
+    let gateway = builder(&origin).toml(limits).start().await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut client = RawClient::connect(gateway.address()).await;
+        client.exchange(GET).await;
+        held.push(client);
+    }
+    for _ in 0..5 {
+        RawClient::connect(gateway.address()).await.expect_closed().await;
+    }
+    let refused = [("reason", "max_connections")];
+    gateway.metric_is("connections_refused_total", &refused, 5.0).await;
+    // Who was there is served as before, and a place that is left is free again.
+    for client in &mut held {
+        assert_eq!(client.exchange(GET).await.status(), 200);
+    }
+    held.pop();
+    eventually_async("a free place", async || {
+        let answer = Client::new(gateway.address()).get("/").try_send().await;
+        answer.is_ok_and(|answer| answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_honest_client_does_not_notice_two_hundred_slow_ones() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let honest = Load::on(gateway.address()).rate(50).expect_body(b"ok");
+    let alone = honest.clone().run(Duration::from_secs(2)).await;
+    alone.expect_only(200);
+    let running = honest.clone().start();
+    let fresh = honest.fresh().start();
+    let mut slow = Vec::new();
+    let beginnings = [
+        "",
+        "GET / HTTP/1.1\r\nHo",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ];
+    let span = Stopwatch::start();
+    let mut opened = 0;
+    while span.elapsed() < Duration::from_secs(3) {
+        while slow.len() < 200 {
+            let mut client = RawClient::connect(gateway.address()).await;
+            client.send(beginnings[opened % beginnings.len()]).await;
+            slow.push(client);
+            opened += 1;
+        }
+        // As soon as some are thrown out, others take their places.
+        let mut left = Vec::new();
+        for mut client in slow {
+            if client.is_quiet_for(Duration::from_millis(1)).await {
+                left.push(client);
+            }
+        }
+        slow = left;
+    }
+    for (name, summary) in [("kept", running.stop().await), ("fresh", fresh.stop().await)] {
+        summary.expect_only(200);
+        let (before, now) = (alone.percentile(0.99), summary.percentile(0.99));
+        println!("{name}: p99 {before:?} alone, {now:?} beside {opened} slow clients");
+        assert!(now < before * 2 + Duration::from_millis(200), "{name}: {before:?} {now:?}");
+    }
+    drop(slow);
+    expect_deserted(&gateway).await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let origin = Origin::start().await;
+    origin.decide(|head| {
+        let reply = Reply::text(&head.target());
+        match head.target().as_str() {
+            "/slow" => Behaviour::After(Duration::from_millis(200), reply),
+            _ => Behaviour::Answer(reply),
+        }
+    });
+    let gateway = builder(&origin).start().await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let post = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let together = [
+        vec![get("/one"), get("/two"), get("/three")],
+        vec![get("/slow"), get("/two"), get("/slow"), get("/four")],
+        vec![get("/one"), post.to_owned(), get("/three")],
+        vec![post.to_owned(), post.to_owned(), get("/three")],
+    ];
+    for requests in together {
+        let mut client = RawClient::connect(gateway.address()).await;
+        client.send(requests.concat()).await;
+        for request in &requests {
+            let response = client.response().await;
+            let path = request.split(' ').nth(1).unwrap();
+            assert_eq!((response.status(), response.text().as_str()), (200, path));
+        }
+        assert!(client.is_quiet_for(Duration::from_millis(50)).await);
+    }
+    // The second comes while the first is still at the upstream.
+    let mut client = RawClient::connect(gateway.address()).await;
+    let seen = origin.requests();
+    client.send(get("/slow")).await;
+    origin.reached(seen + 1).await;
+    client.send(get("/two")).await;
+    for path in ["/slow", "/two"] {
+        let response = client.response().await;
+        assert_eq!((response.status(), response.text().as_str()), (200, path));
+    }
+    // As old clients do: a line end behind a body.
+    let mut client = RawClient::connect(gateway.address()).await;
+    for _ in 0..2 {
+        let response = client.exchange(format!("{post}\r\n")).await;
+        assert_eq!((response.status(), response.text().as_str()), (200, "/post"));
+    }
+}
+
+#[tokio::test]
+async fn behind_a_chunked_body_the_connection_is_closed() {
+    let origin = Origin::start().await;
+    let gateway = builder(&origin).start().await;
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let mut client = RawClient::connect(gateway.address()).await;
+    let response = client.exchange(format!("{chunked}{GET}")).await;
+    assert_eq!(response.status(), 200);
+    client.expect_closed().await;
+    assert_eq!(origin.requests(), 1);
+    // One after the other, it is kept.
+    let mut client = RawClient::connect(gateway.address()).await;
+    for request in [chunked, GET, chunked] {
+        assert_eq!(client.exchange(request).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_while_sending_can_send_on_and_read_why() {
+    let origin = Origin::start().await;
+    let small = "path = \"/small\"\nauth = \"none\"\nupstream = \"origin\"\nmax_body = \"1KiB\"";
+    let keyed = "path = \"/keyed\"\nauth = \"api_key\"\nupstream = \"origin\"\nmax_body = \"9MiB\"";
+    let gateway = builder(&origin).route("small", small).route("keyed", keyed).start().await;
+    let piece = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    for (path, status) in [("/small", 413), ("/keyed", 401)] {
+        for framing in ["Transfer-Encoding: chunked", "Content-Length: 8388688"] {
+            let mut client = RawClient::connect(gateway.address()).await;
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+            client.send(head).await;
+            for _ in 0..8 {
+                client.send(&piece).await;
+            }
+            let response = client.response().await;
+            assert_eq!(response.status(), status, "{path} {framing}");
+            client.expect_closed().await;
+        }
+    }
+    expect_deserted(&gateway).await;
+}
+
+#[tokio::test]
+async fn http_1_0_is_answered_and_closed() {
+    let origin = Origin::start().await;
+    let chunks = vec![b"one".to_vec(), b"two".to_vec()];
+    origin.on("/chunks", Behaviour::Chunked { chunks, pause: Duration::ZERO });
+    let gateway = builder(&origin).start().await;
+    for (request, body) in [
+        ("GET / HTTP/1.0\r\n\r\n", "ok"),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "ok"),
+        ("GET /chunks HTTP/1.0\r\n\r\n", "onetwo"),
+    ] {
+        let mut client = RawClient::connect(gateway.address()).await;
+        let response = client.exchange(request).await;
+        assert_eq!((response.status(), response.text().as_str()), (200, body), "{request:?}");
+        assert_eq!(response.head.header("transfer-encoding"), None);
+        client.expect_closed().await;
+    }
+    let mut client = RawClient::connect(gateway.address()).await;
+    for _ in 0..2 {
+        let kept = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+        let response = client.exchange(kept).await;
+        assert_eq!(response.status(), 200);
+        let connection = response.head.header("connection");
+        assert_eq!(connection.as_deref(), Some("keep-alive"));
+    }
+}
