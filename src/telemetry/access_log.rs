@@ -304,8 +304,6 @@ mod tests {
             plan: Some(&text),
             credential: Some(Credential::Jwt { issuer: &text, subject: &text }),
             request_id: &hostile,
-            trace_id: &text,
-            span_id: &text,
             amzn_trace_id: Some(&hostile),
             user_agent: Some(&hostile),
             upstream: Some(&text),
