@@ -3,6 +3,7 @@
 //! Must stay true: nothing after this file looks at the raw target or the raw `Host` again.
 
 use super::rejection::{BadBody, BadHead};
+use super::wire::HeadCaps;
 use crate::auth::{Caller, Credential};
 use crate::limits::{KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
@@ -26,8 +27,19 @@ impl<'a> Head<'a> {
     /// Reads the head of a request that came from `client`.
     ///
     /// # Errors
-    /// What can be read in two ways, or is never served.
-    pub fn read(header: &'a RequestHeader, client: IpAddr) -> Result<Self, BadHead> {
+    /// What can be read in two ways, is never served, or is too much.
+    pub fn read(
+        header: &'a RequestHeader,
+        client: IpAddr,
+        caps: HeadCaps,
+    ) -> Result<Self, BadHead> {
+        // `wire` looks at HTTP/1 only.
+        if header.raw_path().len() > caps.target {
+            return Err(BadHead::TargetTooLong);
+        }
+        if header.headers.len() > caps.fields {
+            return Err(BadHead::TooManyFields);
+        }
         if matches!(header.method, Method::TRACE | Method::CONNECT) {
             return Err(BadHead::Method);
         }

@@ -14,6 +14,7 @@ use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
 use super::reply;
 use super::watchdog;
+use super::wire::HeadCaps;
 use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
@@ -55,7 +56,9 @@ enum Verdict {
 impl Gateway {
     async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
-        let head = Head::read(session.req_header(), ctx.client.address)?;
+        let caps = HeadCaps::from(&snapshot.http);
+        let head = Head::read(session.req_header(), ctx.client.address, caps)
+            .inspect_err(|bad| self.parts.metrics.head_refused(bad.code()))?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
