@@ -258,7 +258,7 @@ impl Process {
             drain: Arc::clone(&self.drain),
             access_log: self.access_log.clone(),
         };
-        let (drain, metrics) = (Arc::clone(&self.drain), Arc::clone(&self.parts.metrics));
+        let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
         move || {
             let conf = ServerConf {
                 threads: 1,
@@ -269,7 +269,7 @@ impl Process {
                 ..ServerConf::default()
             };
             let proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
-            Connections::new(proxy, &drain, &metrics)
+            Connections::new(proxy, &drain, &parts)
         }
     }
 

@@ -209,14 +209,15 @@ fn check_audience(claims: &Map<String, Value>, audiences: &[String]) -> Result<(
     if named || audiences.is_empty() { Ok(()) } else { Err(InvalidReason::Audience) }
 }
 
-/// A claim that goes into a header: short, no control characters, no white space around it.
+/// A claim that goes into a header: short, printable ASCII as the names in the store (RFC 9110 5.5
+/// lets servers read other bytes as they like, some as line breaks), no space around it.
 fn name<'c>(claims: &'c Map<String, Value>, claim: &str) -> Result<Option<&'c str>, InvalidReason> {
     match optional_text(claims, claim)? {
         Some(text)
             if text.is_empty()
                 || text.len() > MAX_CLAIM
                 || text.trim() != text
-                || text.chars().any(char::is_control) =>
+                || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) =>
         {
             Err(InvalidReason::ConsumerClaim)
         }

@@ -5,7 +5,7 @@
 //!
 //! Must stay true: no plain key passes through here, only its proof.
 
-use super::api_key::{KeyId, KeyProof};
+use super::api_key::{KeyId, KeyProof, PepperVersion};
 use super::identity::{Consumer, UnixTime};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ pub struct KeyInfo {
     pub expires_at: Option<UnixTime>,
     /// When it was taken back.
     pub revoked_at: Option<UnixTime>,
+    /// The pepper that it was made under; it is accepted under no other.
+    pub pepper: PepperVersion,
 }
 
 impl KeyInfo {

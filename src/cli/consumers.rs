@@ -1,6 +1,7 @@
 //! `gateway consumers`: who calls, and by which plan.
 
 use super::ledger::{Ledger, PAGE, show_time};
+use crate::auth::UnixTime;
 use crate::auth::registry::{ConsumerInfo, NewConsumer, Page, RegistryError};
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -102,13 +103,29 @@ async fn carry_out(command: Command, ledger: &mut Ledger<'_>) -> anyhow::Result<
         Command::SetPlan { name, plan } => {
             let info = registry.set_plan(&name, &plan).await?;
             ledger.warn_of_unknown_plan(&plan)?;
-            print_one(ledger, &info, "changed")
+            let note = match own_plans(ledger, &info).await? {
+                0 => "changed".to_owned(),
+                keys => format!(
+                    "changed, but for {} with a plan of {} own: gateway keys list {}",
+                    if keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") },
+                    if keys == 1 { "its" } else { "their" },
+                    info.consumer.username
+                ),
+            };
+            print_one(ledger, &info, &note)
         }
         Command::Show { name } => {
             let info = registry.consumer(&name).await?;
             print_one(ledger, &info, "")
         }
     }
+}
+
+/// How many live keys of a consumer do not have its plan but one of their own.
+async fn own_plans(ledger: &Ledger<'_>, info: &ConsumerInfo) -> anyhow::Result<usize> {
+    let now = UnixTime::now(ledger.clock);
+    let keys = ledger.keys(Some(&info.consumer.username)).await?;
+    Ok(keys.iter().filter(|key| key.plan.is_some() && key.is_live(now)).count())
 }
 
 async fn list(ledger: &mut Ledger<'_>) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 //! Must stay true: a key is printed once, when it is made; nothing else here has ever seen it.
 
 use super::ledger::{Ledger, PAGE, parse_span, parse_time, show_time};
-use crate::auth::api_key::{KeyForm, KeyId, PlainKey};
+use crate::auth::api_key::{KeyForm, KeyId, PepperVersion, PlainKey};
 use crate::auth::registry::{KeyInfo, NewKey, Page, RegistryError, Rotation};
 use crate::auth::{ApiKeys, UnixTime};
 use anyhow::Context as _;
@@ -85,6 +85,19 @@ pub enum Command {
     },
 }
 
+/// What the state of a key depends on, beside the key itself.
+#[derive(Clone, Copy)]
+struct View {
+    now: UnixTime,
+    pepper: PepperVersion,
+}
+
+impl View {
+    fn of(ledger: &Ledger<'_>, keys: &ApiKeys) -> Self {
+        Self { now: UnixTime::now(ledger.clock), pepper: KeyForm::new(keys).pepper() }
+    }
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -104,13 +117,11 @@ async fn carry_out(
     keys: &ApiKeys,
     ledger: &mut Ledger<'_>,
 ) -> anyhow::Result<()> {
-    let now = UnixTime::now(ledger.clock);
+    let view = View::of(ledger, keys);
+    let now = view.now;
     match command {
         Command::Issue { consumer, name, plan, scopes, not_before, end } => {
             let (plain, proof) = KeyForm::new(keys).generate()?;
-            if let Some(plan) = &plan {
-                ledger.warn_of_unknown_plan(plan)?;
-            }
             let expires_at = match end {
                 End { expires_in: Some(span), .. } => {
                     Some(not_before.unwrap_or_default().max(now).after(span))
@@ -119,14 +130,15 @@ async fn carry_out(
             };
             let new = NewKey { proof, consumer, name, plan, scopes, not_before, expires_at };
             let issued = ledger.registry.issue_key(new).await?;
-            warn_of_disabled(ledger, &issued).await?;
-            print_issued(ledger, keys, &plain, &issued, None)
+            print_issued(ledger, keys, &plain, &issued, None)?;
+            warn_of_refusals(ledger, &issued).await?;
+            warn_of_pepper(ledger, &issued).await
         }
-        Command::List { consumer } => list(ledger, consumer.as_deref(), now).await,
+        Command::List { consumer } => list(ledger, consumer.as_deref(), view).await,
         Command::Revoke { key } => {
             let revoked = ledger.registry.revoke_key(parse_id(&key)?).await?;
             if ledger.json {
-                return ledger.print_json(&to_json(&revoked, now));
+                return ledger.print_json(&to_json(&revoked, view));
             }
             ledger.print(&format!(
                 "revoked `{}` of `{}`; running gateways refuse it within a second",
@@ -149,8 +161,10 @@ async fn carry_out(
     }
 }
 
-async fn warn_of_disabled(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
+/// Warns of what keeps a new key from working, beside the key itself.
+async fn warn_of_refusals(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
     let owner = ledger.registry.consumer(&issued.consumer).await?.consumer;
+    ledger.warn_of_unknown_plan(issued.plan.as_ref().unwrap_or(&owner.plan))?;
     if owner.enabled {
         return Ok(());
     }
@@ -158,6 +172,22 @@ async fn warn_of_disabled(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::
     writeln!(
         ledger.err,
         "warning: `{name}` is disabled, its keys are refused: gateway consumers enable {name}"
+    )
+    .context("a warning could not be printed")
+}
+
+/// Warns when nobody else's key was made under this pepper: the gateway may run with theirs.
+async fn warn_of_pepper(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
+    let now = UnixTime::now(ledger.clock);
+    // Ids are random, so one page is a sample of all.
+    let page = ledger.registry.keys(None, Page { after: None, limit: PAGE }).await?;
+    let mut others = page.iter().filter(|key| key.id != issued.id && key.is_live(now)).peekable();
+    if others.peek().is_none() || others.any(|key| key.pepper == issued.pepper) {
+        return Ok(());
+    }
+    writeln!(
+        ledger.err,
+        "warning: all other keys were made under another pepper; a gateway that runs with theirs          refuses this one: give this command the gateway's `API_KEY_PEPPER` or configuration"
     )
     .context("a warning could not be printed")
 }
@@ -170,13 +200,13 @@ fn print_issued(
     issued: &KeyInfo,
     old: Option<&KeyInfo>,
 ) -> anyhow::Result<()> {
-    let now = UnixTime::now(ledger.clock);
+    let view = View::of(ledger, keys);
     let printed = if ledger.json {
-        let mut value = to_json(issued, now);
+        let mut value = to_json(issued, view);
         if let Value::Object(members) = &mut value {
             members.insert("key".to_owned(), json!(plain.reveal()));
             if let Some(old) = old {
-                members.insert("replaces".to_owned(), to_json(old, now));
+                members.insert("replaces".to_owned(), to_json(old, view));
             }
         }
         ledger.print_json(&value)
@@ -219,43 +249,29 @@ fn describe_issued(
     text
 }
 
-async fn list(
-    ledger: &mut Ledger<'_>,
-    consumer: Option<&str>,
-    now: UnixTime,
-) -> anyhow::Result<()> {
-    let mut all: Vec<KeyInfo> = Vec::new();
-    loop {
-        let after = all.last().map(|info| info.id);
-        let page = Page { after: after.as_ref().map(KeyId::as_str), limit: PAGE };
-        let page = ledger.registry.keys(consumer, page).await?;
-        let is_last = page.len() < PAGE;
-        all.extend(page);
-        if is_last {
-            break;
-        }
-    }
+async fn list(ledger: &mut Ledger<'_>, consumer: Option<&str>, view: View) -> anyhow::Result<()> {
+    let mut all = ledger.keys(consumer).await?;
     all.sort_by(|one, other| {
         (&one.consumer, one.created_at, one.id).cmp(&(&other.consumer, other.created_at, other.id))
     });
     if ledger.json {
-        return ledger.print_json(&all.iter().map(|info| to_json(info, now)).collect());
+        return ledger.print_json(&all.iter().map(|info| to_json(info, view)).collect());
     }
     if all.is_empty() {
         return ledger.print("no keys yet; issue one: gateway keys issue <consumer>");
     }
-    let rows: Vec<_> = all.iter().map(|info| to_row(info, now)).collect();
+    let rows: Vec<_> = all.iter().map(|info| to_row(info, view)).collect();
     ledger
         .print_table(["ID", "CONSUMER", "NAME", "STATE", "PLAN", "SCOPES", "ISSUED", "ENDS"], &rows)
 }
 
-fn to_row(info: &KeyInfo, now: UnixTime) -> [String; 8] {
+fn to_row(info: &KeyInfo, view: View) -> [String; 8] {
     let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     [
         info.id.to_string(),
         info.consumer.to_string(),
         or_dash(info.name.as_deref()),
-        state(info, now).to_owned(),
+        state(info, view).to_owned(),
         or_dash(info.plan.as_deref()),
         show_scopes(info),
         show_time(info.created_at),
@@ -263,12 +279,12 @@ fn to_row(info: &KeyInfo, now: UnixTime) -> [String; 8] {
     ]
 }
 
-fn to_json(info: &KeyInfo, now: UnixTime) -> Value {
+fn to_json(info: &KeyInfo, view: View) -> Value {
     json!({
         "id": info.id.as_str(),
         "consumer": &*info.consumer,
         "name": info.name.as_deref(),
-        "state": state(info, now),
+        "state": state(info, view),
         "plan": info.plan.as_deref(),
         "scopes": info.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
         "created_at": show_time(info.created_at),
@@ -278,11 +294,13 @@ fn to_json(info: &KeyInfo, now: UnixTime) -> Value {
     })
 }
 
-fn state(info: &KeyInfo, now: UnixTime) -> &'static str {
+fn state(info: &KeyInfo, View { now, pepper }: View) -> &'static str {
     if info.revoked_at.is_some() {
         "revoked"
     } else if !info.is_live(now) {
         "expired"
+    } else if info.pepper != pepper {
+        "other pepper"
     } else if info.not_before.is_some_and(|begin| now < begin) {
         "not yet"
     } else {

@@ -1,7 +1,8 @@
 //! What the commands on consumers and keys share: the store, where they print, and how.
 
 use crate::auth::UnixTime;
-use crate::auth::registry::{Page, Registry, RegistryError};
+use crate::auth::api_key::KeyId;
+use crate::auth::registry::{KeyInfo, Page, Registry, RegistryError};
 use crate::telemetry::Clock;
 use anyhow::{Context as _, bail};
 use std::io::Write;
@@ -82,6 +83,21 @@ impl Ledger<'_> {
             "warning: no plan is called `{plan}`; requests are refused until there is one: {hint}"
         )
         .context("a warning could not be printed")
+    }
+
+    /// All keys by id, of one consumer or of all.
+    pub(super) async fn keys(&self, consumer: Option<&str>) -> Result<Vec<KeyInfo>, RegistryError> {
+        let mut all: Vec<KeyInfo> = Vec::new();
+        loop {
+            let after = all.last().map(|info| info.id);
+            let page = Page { after: after.as_ref().map(KeyId::as_str), limit: PAGE };
+            let page = self.registry.keys(consumer, page).await?;
+            let is_last = page.len() < PAGE;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// The error with a way out.

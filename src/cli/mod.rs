@@ -12,7 +12,7 @@ pub mod schema;
 pub use ledger::Ledger;
 
 use crate::config::{self, SecretFiles};
-use crate::stores::embedded::Embedded;
+use crate::stores::embedded::{Embedded, StoreError};
 use crate::telemetry::Clock;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -52,14 +52,22 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Check => check::check(&cli.conf),
-        Command::Consumers(args) => done(administrate(&cli.conf, args.json, async |office| {
-            consumers::run(args.command, &mut office.ledger()).await
-        })),
+        Command::Consumers(args) => {
+            let open = match args.command {
+                consumers::Command::Add { .. } => Embedded::open,
+                _ => Embedded::open_existing,
+            };
+            done(administrate(&cli.conf, open, args.json, async |office| {
+                consumers::run(args.command, &mut office.ledger()).await
+            }))
+        }
         Command::Healthcheck(args) => healthcheck::run(&args),
-        Command::Keys(args) => done(administrate(&cli.conf, args.json, async |office| {
-            let keys = office.config.api_key.clone();
-            keys::run(args.command, &keys, &mut office.ledger()).await
-        })),
+        Command::Keys(args) => {
+            done(administrate(&cli.conf, Embedded::open_existing, args.json, async |office| {
+                let keys = office.config.api_key.clone();
+                keys::run(args.command, &keys, &mut office.ledger()).await
+            }))
+        }
         Command::Run(args) => run::run(cli.conf, &args),
         Command::Schema => schema::schema(),
     }
@@ -109,10 +117,14 @@ impl Office {
     }
 }
 
+/// How a command comes to its store.
+type Open = fn(&Path, Clock) -> Result<Embedded, StoreError>;
+
 /// Opens the store that the configuration names and does `work` on it. A gateway that runs on the
 /// same store takes notice by itself.
 fn administrate(
     conf: &Path,
+    open: Open,
     json: bool,
     work: impl AsyncFnOnce(&mut Office) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -120,7 +132,7 @@ fn administrate(
         .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))?
         .config;
     let clock = Clock::system();
-    let store = Embedded::open(&config.fixed.store_path, clock.clone())?;
+    let store = open(&config.fixed.store_path, clock.clone())?;
     let mut office = Office {
         plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
         config,

@@ -136,9 +136,13 @@ impl<'a> Vault<'a> {
         }
         if !known {
             make(path).map_err(|error| {
+                let way = match error.kind() {
+                    ErrorKind::StorageFull => "free some space on its disk",
+                    _ => "let there be a folder for it that the gateway's user may write",
+                };
                 Invalid::new(
                     format!("`{}` cannot be written: {error}", path.display()),
-                    format!("set `{variable}`, or make the folder writable"),
+                    format!("set `{variable}`, or {way}"),
                 )
             })?;
         }

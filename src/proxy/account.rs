@@ -98,8 +98,8 @@ fn upstream(
     ctx: &Exchange,
 ) -> (Option<std::time::Duration>, Option<&str>, Option<std::net::SocketAddr>, u32) {
     let exchange::Stage::Passing(passage) = &ctx.stage else { return (None, None, None, 0) };
-    let endpoint = passage.pick.as_ref().map(crate::upstreams::Pick::address);
-    (passage.upstream_duration(), Some(&**passage.upstream.name()), endpoint, passage.tries)
+    let name = Some(&**passage.upstream.name());
+    (passage.upstream_duration(), name, passage.endpoint, passage.tries)
 }
 
 /// What the client is not told: which check failed, or what Pingora met.

@@ -15,7 +15,10 @@ use super::reply;
 use super::stream::{ClientStream, Gate, Transport};
 use super::waits::Waits;
 use super::wire::{self, Body, HeadCaps};
+use crate::snapshot::Parts;
+use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_id::request_id;
 use bytes::{Buf as _, BytesMut};
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp as _};
 use pingora_core::protocols::http::ServerSession;
@@ -56,18 +59,20 @@ pub struct Connections {
     http2: Http2,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Connections {
     /// Serves through `proxy`, whose pool of upstream connections belongs to this worker.
     #[must_use]
-    pub fn new(proxy: HttpProxy<Gateway>, drain: &Arc<Drain>, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(proxy: HttpProxy<Gateway>, drain: &Arc<Drain>, parts: &Parts) -> Self {
         let proxy = Arc::new(proxy);
         Self {
             http2: Http2 { proxy: Arc::clone(&proxy), drain: Arc::clone(drain) },
             proxy,
             drain: Arc::clone(drain),
-            metrics: Arc::clone(metrics),
+            metrics: Arc::clone(&parts.metrics),
+            clock: parts.clock.clone(),
         }
     }
 
@@ -97,7 +102,7 @@ impl Connections {
                 HeadRead::Closed => return,
                 HeadRead::Bad(bad) => {
                     self.metrics.head_refused(bad.code());
-                    let answer = reply::refused_head(bad);
+                    let answer = reply::refused_head(bad, &request_id(self.clock.unix_time()));
                     return heads.part(stream, &answer).await;
                 }
             }

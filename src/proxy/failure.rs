@@ -6,9 +6,12 @@
 
 use super::exchange::Exchange;
 use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use crate::telemetry::Clock;
 use crate::upstreams::{Body, Failure, Progress, may_retry};
+use http::HeaderValue;
 use http::header::EXPECT;
 use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 /// No connection came about.
@@ -25,17 +28,18 @@ pub(super) fn connecting(session: &Session, ctx: &mut Exchange, error: Box<Error
 
 /// Something failed after the connection stood.
 pub(super) fn proxying(
-    session: &mut Session,
+    session: &Session,
     ctx: &mut Exchange,
     mut error: Box<Error>,
+    clock: &Clock,
 ) -> Box<Error> {
-    if awaits_body(session, ctx, &error) {
-        ctx.rejection = Some(BadBody::Timeout.into());
+    if ctx.rejection.is_none() && *error.esource() == ErrorSource::Upstream {
+        ctx.rejection = out_of_time(session, ctx, &error);
     }
     let ours = ctx.rejection.is_some();
     if ours || *error.esource() != ErrorSource::Upstream {
         if let Some(passage) = ctx.passage() {
-            passage.end_watch();
+            passage.abandoned(clock);
         }
         error.set_retry(false);
         return error;
@@ -50,15 +54,22 @@ pub(super) fn proxying(
     decide_retry(session, ctx, error, progress)
 }
 
-/// Whether the endpoint said nothing because it was waiting for the rest of the body, as we were:
-/// while there is something to send, Pingora does not count an endpoint's silence.
-fn awaits_body(session: &mut Session, ctx: &mut Exchange, error: &Error) -> bool {
-    let silence = *error.esource() == ErrorSource::Upstream
-        && *error.etype() == ErrorType::ReadTimedout
-        && ctx.passage().is_some_and(|passage| passage.answered.is_none() && !passage.stream);
-    // Who was told to wait for a word of the endpoint does so.
-    let invited = ctx.received > 0 || !session.req_header().headers.contains_key(EXPECT);
-    silence && invited && !session.is_body_done()
+/// The end of a time that was not the endpoint's: the client's, in the middle of its body, or the
+/// whole exchange's.
+fn out_of_time(session: &Session, ctx: &mut Exchange, error: &Error) -> Option<Rejection> {
+    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let passage = ctx.passage()?;
+    if passage.cut_short() {
+        return Some(UpstreamFailure::Timeout.into());
+    }
+    let silent = *error.etype() == ErrorType::ReadTimedout;
+    (silent && !begun && passage.awaits_client()).then(|| BadBody::Timeout.into())
+}
+
+/// Whether the client waits to be asked for the body.
+pub(super) fn expects_continue(request: &RequestHeader) -> bool {
+    let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.headers.get(EXPECT).is_some_and(expected)
 }
 
 fn decide_retry(
@@ -90,12 +101,11 @@ fn upstream_failure(error: &Error) -> Failure {
 /// What the client is told of an error; `None` when there is no client left to tell.
 #[must_use]
 pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
-    if ctx.passage().is_some_and(|passage| passage.timed_out) {
-        return Some(UpstreamFailure::Timeout.into());
+    if let Some(failure) = ctx.passage().and_then(|passage| passage.failure) {
+        return Some(UpstreamFailure::from(failure).into());
     }
-    let etype = error.etype();
     match error.esource() {
-        ErrorSource::Downstream => match etype {
+        ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(BadBody::Timeout.into()),
             ErrorType::ReadError
             | ErrorType::WriteError
@@ -103,23 +113,7 @@ pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
             | ErrorType::ConnectionClosed => None,
             _ => Some(BadBody::Malformed.into()),
         },
-        ErrorSource::Upstream => Some(
-            match etype {
-                ErrorType::ConnectTimedout
-                | ErrorType::TLSHandshakeTimedout
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout => UpstreamFailure::Timeout,
-                ErrorType::ConnectRefused
-                | ErrorType::ConnectNoRoute
-                | ErrorType::ConnectError
-                | ErrorType::BindError
-                | ErrorType::SocketError
-                | ErrorType::TLSHandshakeFailure
-                | ErrorType::InvalidCert => UpstreamFailure::Connect,
-                _ => UpstreamFailure::Broken,
-            }
-            .into(),
-        ),
+        ErrorSource::Upstream => Some(UpstreamFailure::Broken.into()),
         ErrorSource::Internal | ErrorSource::Unset => Some(Rejection::Internal),
     }
 }

@@ -123,6 +123,9 @@ fn same(name: &HeaderName, owned: &HeaderName) -> bool {
 pub(super) fn set_target(uri: &mut Uri, target: &Target<'_>, rewrite: &PathRewrite) -> Result<()> {
     let path = rewrite.apply(target.path());
     let query = target.query();
+    if uri.path() == path && uri.query() == query {
+        return Ok(());
+    }
     let mut wire = Vec::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
     wire.extend_from_slice(path.as_bytes());
     if let Some(query) = query {

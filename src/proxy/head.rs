@@ -21,16 +21,19 @@ pub struct Head<'a> {
     target: Target<'a>,
     host: Cow<'a, str>,
     client: IpAddr,
+    goes_on: bool,
 }
 
 impl<'a> Head<'a> {
-    /// Reads the head of a request that came from `client`.
+    /// Reads the head of a request that came from `client`. `goes_on` says that an HTTP/2 stream
+    /// did not end with it: there, no field has to tell of a body.
     ///
     /// # Errors
     /// What can be read in two ways, is never served, or is too much.
     pub fn read(
         header: &'a RequestHeader,
         client: IpAddr,
+        goes_on: bool,
         caps: HeadCaps,
     ) -> Result<Self, BadHead> {
         // `wire` looks at HTTP/1 only.
@@ -57,7 +60,7 @@ impl<'a> Head<'a> {
                 None => return Err(BadHead::Host),
             },
         };
-        Ok(Self { header, target, host, client })
+        Ok(Self { header, target, host, client, goes_on })
     }
 
     /// The method.
@@ -126,9 +129,7 @@ impl<'a> Head<'a> {
     pub fn check_body(&self, max: u64, needs_length: bool) -> Result<(), BadBody> {
         let headers = &self.header.headers;
         let Some(length) = headers.get(CONTENT_LENGTH) else {
-            let has_body = headers.contains_key(TRANSFER_ENCODING)
-                || (self.header.version == Version::HTTP_2
-                    && !self.header.send_end_stream().unwrap_or(true));
+            let has_body = self.goes_on || headers.contains_key(TRANSFER_ENCODING);
             return if needs_length && has_body { Err(BadBody::LengthRequired) } else { Ok(()) };
         };
         // Pingora has checked that these are digits; more of them than fit are too many bytes.
@@ -143,11 +144,11 @@ fn host_of(authority: &str) -> Result<Cow<'_, str>, BadHead> {
     Ok(parse_host(authority)?)
 }
 
-/// Whether the caller speaks gRPC and so reads a status of its own instead of HTTP's.
+/// Whether the caller speaks gRPC and so reads a status of its own instead of HTTP's. gRPC-Web, which
+/// browsers speak, reads HTTP's.
 #[must_use]
 pub fn is_grpc(header: &RequestHeader) -> bool {
-    header
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let content_type = header.headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

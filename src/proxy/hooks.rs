@@ -9,23 +9,23 @@ use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
 use super::forward::{self, Arrival};
 use super::head::Head;
-use super::passage::Passage;
+use super::hop;
+use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
-use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use super::rejection::{BadBody, Rejection};
 use super::reply;
-use super::watchdog;
 use super::wire::HeadCaps;
 use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{Method, Version};
+use http::Method;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::os::fd::RawFd;
@@ -56,8 +56,12 @@ enum Verdict {
 impl Gateway {
     async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
+        let goes_on = match session.as_downstream() {
+            ServerSession::H2(stream) => !stream.is_body_empty(),
+            _ => false,
+        };
         let caps = HeadCaps::from(&snapshot.http);
-        let head = Head::read(session.req_header(), ctx.client.address, caps)
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)
             .inspect_err(|bad| self.parts.metrics.head_refused(bad.code()))?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
@@ -89,8 +93,12 @@ impl Gateway {
         };
         match &route.action {
             Action::Proxy(way) => {
-                let (upgrade, now) = (session.is_upgrade_req(), self.parts.clock.now());
-                let passage = Passage::begin(admission, way, upgrade, now);
+                let sender = Sender {
+                    body: !session.as_downstream_mut().is_body_empty(),
+                    upgrade: session.is_upgrade_req(),
+                    patience: ctx.snapshot.http.body_timeout,
+                };
+                let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
                 ctx.stage = Stage::Passing(Box::new(passage));
                 Ok(false)
             }
@@ -142,19 +150,25 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let Some(chunk) = body.as_ref() else { return Ok(()) };
-        ctx.received = ctx.received.saturating_add(chunk.len() as u64);
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        let length = body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        ctx.received = ctx.received.saturating_add(length);
         let max = ctx.route().map_or(0, |route| route.max_body);
-        if ctx.received > max && !session.was_upgraded() {
+        if ctx.received > max {
             return Self::stop(ctx, BadBody::TooLarge);
         }
         if ctx.crawls(self.parts.clock.now()) {
             return Self::stop(ctx, BadBody::Timeout);
         }
-        Ok(())
+        match ctx.passage().map(|passage| passage.sending(end, &self.parts.clock)) {
+            Some(Err(late)) => Self::stop(ctx, late),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Exchange) -> Result<Box<HttpPeer>> {
@@ -171,20 +185,16 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         peer: &HttpPeer,
         fd: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Exchange,
     ) -> Result<()> {
-        let now = self.parts.clock.now();
-        let exclusive = peer.options.alpn.get_max_http_version() < 2;
+        let expects = failure::expects_continue(session.req_header());
         if let Some(passage) = ctx.passage() {
-            passage.reused = reused;
-            if passage.stream && exclusive {
-                passage.watchdog = Some(watchdog::watch(fd, passage.head_timeout(now)));
-            }
+            passage.connected(peer, fd, reused, expects, &self.parts.clock);
         }
         Ok(())
     }
@@ -233,15 +243,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_informational() && response.status.as_u16() != 101 {
+            ctx.passage().into_iter().for_each(Passage::informed);
             return Ok(());
         }
         if self.drain.begun() {
-            session.set_keepalive(None);
-        }
-        if session.req_header().version < Version::HTTP_11
-            && response.remove_header(&TRANSFER_ENCODING).is_some()
-        {
-            // HTTP/1.0 knows no chunks: the body ends where the connection does.
             session.set_keepalive(None);
         }
         let now = self.parts.clock.now();
@@ -250,6 +255,8 @@ impl ProxyHttp for Gateway {
         }
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
+        hop::strip(&mut parts.headers, ctx.status);
+        hop::unchunk(session, &mut parts.headers);
         reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
@@ -266,13 +273,10 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        if !end
-            && let Some(passage) = ctx.passage()
-            && passage.overdue(self.parts.clock.now())
-        {
-            return Self::stop(ctx, UpstreamFailure::Timeout);
+        match ctx.passage().map(|passage| passage.body_came(end, &self.parts.clock)) {
+            Some(Err(late)) => Self::stop(ctx, late),
+            Some(Ok(())) | None => Ok(None),
         }
-        Ok(None)
     }
 
     fn fail_to_connect(
@@ -293,7 +297,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
         _reused: bool,
     ) -> Box<Error> {
-        failure::proxying(session, ctx, error)
+        failure::proxying(session, ctx, error, &self.parts.clock)
     }
 
     async fn fail_to_proxy(
@@ -307,7 +311,11 @@ impl ProxyHttp for Gateway {
         if ctx.rejection.is_none() {
             ctx.rejection = failure::reason(error, ctx);
         }
-        let Some(rejection) = ctx.rejection.take().filter(|_| !begun) else {
+        if begun {
+            ctx.aborted = true;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        let Some(rejection) = ctx.rejection.take() else {
             ctx.aborted = true;
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
@@ -336,9 +344,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Exchange) {
-        if error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) {
-            ctx.aborted |= error.is_some_and(|error| *error.etype() != ErrorType::ReadTimedout);
-        }
         account::record(session, ctx, error, &self.parts.clock, &self.access_log);
     }
 }

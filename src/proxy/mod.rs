@@ -1,8 +1,9 @@
 //! The request path: the only folder that speaks Pingora's hooks.
 //!
 //! A request meets the files in this order: `stream`, `waits`, `connection` and `http2` (bytes,
-//! deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls), `client` and `head` (who and what),
-//! `pipeline` (may it), `passage`, `forward` and `failure` (the upstream), `reply` (what we say
+//! deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls), `client` and `head`
+//! (who and what), `pipeline` (may it), `passage`, `forward`, `hop`, `watchdog` and `failure` (the
+//! upstream), `reply` (what we say
 //! ourselves), `account` (what is recorded).
 
 mod account;
@@ -14,6 +15,7 @@ mod failure;
 mod forward;
 pub mod head;
 pub mod hooks;
+mod hop;
 mod http2;
 pub mod passage;
 pub mod pipeline;

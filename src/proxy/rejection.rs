@@ -132,6 +132,16 @@ pub enum UpstreamFailure {
     Timeout,
 }
 
+impl From<upstreams::Failure> for UpstreamFailure {
+    fn from(failure: upstreams::Failure) -> Self {
+        match failure {
+            upstreams::Failure::Broken => Self::Broken,
+            upstreams::Failure::Connect => Self::Connect,
+            upstreams::Failure::Timeout => Self::Timeout,
+        }
+    }
+}
+
 /// Why a request does not get the answer that it asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {

@@ -20,6 +20,7 @@ use http::header::{
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::Result;
+use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use std::time::Duration;
 
@@ -244,9 +245,17 @@ async fn send(session: &mut Session, mut response: Parts, body: Bytes) -> Result
     if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    let headers_only = body.is_empty() || session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(response.into()), headers_only).await?;
-    if !headers_only {
+    let response = Box::new(response.into());
+    if body.is_empty() || session.req_header().method == Method::HEAD {
+        // Pingora would end an HTTP/2 stream with a frame of its own, or not at all: gRPC looks for
+        // its status in the frame that ends the stream.
+        if let ServerSession::H2(stream) = session.as_downstream_mut() {
+            stream.write_response_header(response, true)?;
+        } else {
+            session.write_response_header(response, true).await?;
+        }
+    } else {
+        session.write_response_header(response, false).await?;
         session.write_response_body(Some(body), true).await?;
     }
     Ok(status.as_u16())
@@ -254,21 +263,19 @@ async fn send(session: &mut Session, mut response: Parts, body: Bytes) -> Result
 
 /// The whole answer to a head that never became a request. The connection closes after it.
 #[must_use]
-pub fn refused_head(bad: BadHead) -> Vec<u8> {
-    let told = Rejection::Head(bad).told();
-    let body = format!(
-        "{{\"type\":\"{}\",\"title\":\"{}\",\"status\":{},\"code\":\"{}\"}}\n",
-        told.kind,
-        told.title,
-        told.status.as_str(),
-        told.code
-    );
-    format!(
+pub fn refused_head(bad: BadHead, request_id: &HeaderValue) -> Vec<u8> {
+    let rejection = Rejection::Head(bad);
+    let told = rejection.told();
+    let body = problem(&told, &rejection, request_id);
+    let mut answer = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+         Content-Length: {}\r\nX-Request-Id: {}\r\nConnection: close\r\n\r\n",
         told.status.as_str(),
         told.status.canonical_reason().unwrap_or_default(),
         body.len(),
+        request_id.to_str().unwrap_or_default(),
     )
-    .into_bytes()
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    answer
 }

@@ -14,6 +14,9 @@ use time::OffsetDateTime;
 /// Bytes of a string, as written.
 pub(super) const MAX_TEXT: usize = 1024;
 
+/// Room for a usual field, asked for once.
+const FIELD: usize = 128;
+
 /// Bytes of an address of any kind.
 const MAX_ADDRESS: usize = 64;
 
@@ -37,8 +40,10 @@ impl<'a> Object<'a> {
     }
 
     fn key(&mut self, key: &str) {
-        self.out.extend_from_slice(if self.empty { b"\"" } else { b",\"" });
+        let start: &[u8] = if self.empty { b"\"" } else { b",\"" };
         self.empty = false;
+        self.out.reserve(FIELD);
+        self.out.extend_from_slice(start);
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
     }
@@ -180,6 +185,11 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn push(&mut self, bytes: &[u8]) {
+        if bytes.len() <= self.left && is_plain(bytes) {
+            self.left -= bytes.len();
+            self.out.extend_from_slice(bytes);
+            return;
+        }
         // Nothing is written shorter than it came, so what is behind this is cut in any case.
         let bytes = bytes.get(..self.left + 4).unwrap_or(bytes);
         if let Ok(text) = std::str::from_utf8(bytes) {
@@ -193,7 +203,16 @@ impl Text<'_> {
         }
     }
 
-    fn push_str(&mut self, mut text: &str) {
+    fn push_str(&mut self, text: &str) {
+        if text.len() <= self.left && is_plain(text.as_bytes()) {
+            self.left -= text.len();
+            self.out.extend_from_slice(text.as_bytes());
+            return;
+        }
+        self.push_slowly(text);
+    }
+
+    fn push_slowly(&mut self, mut text: &str) {
         while !self.cut {
             let (head, tail) = text.split_at(clean_length(text.as_bytes()));
             self.push_clean(head);
@@ -239,6 +258,12 @@ impl fmt::Write for Text<'_> {
         // A cut text ends the formatting early.
         if self.cut { Err(fmt::Error) } else { Ok(()) }
     }
+}
+
+/// Whether all of it is visible ASCII that needs no escape: nearly always. It has no branches, so
+/// that the compiler can look at many bytes at once.
+fn is_plain(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |found, &byte| found | needs_escape(byte) | (byte >= 0x80))
 }
 
 /// How many bytes from the front need no escape, sixteen at a time: nearly always it is all.

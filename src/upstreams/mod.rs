@@ -31,7 +31,7 @@ pub use definition::{
     UpstreamTls,
 };
 pub use endpoint::Endpoint;
-pub use pick::{Failure, Pick, Tried};
+pub use pick::{Connection, Failure, Pick, Tried};
 pub use registry::{BuildError, Registry};
 pub use retry::{Body, Progress, may_retry};
 pub use upstream::{Unavailable, Upstream};

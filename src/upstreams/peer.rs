@@ -100,6 +100,13 @@ pub(super) fn set_timeouts(peer: &mut HttpPeer, timeouts: &Timeouts) {
     peer.options.write_timeout = Some(timeouts.per_try);
 }
 
+/// Lets `peer` stand for a connection of its own: none that is kept is taken for it, and it is not
+/// kept.
+pub(super) fn set_apart(peer: &mut HttpPeer) {
+    peer.group_key = !peer.group_key;
+    peer.options.idle_timeout = Some(Duration::ZERO);
+}
+
 /// Pingora's own form of the trusted certificates; it would panic or fail at each connection on
 /// what is refused here.
 fn authorities(
@@ -145,7 +152,7 @@ mod tests {
     use super::*;
     use crate::telemetry::Clock;
     use crate::upstreams::fixture::{address, orders};
-    use crate::upstreams::pick::Tried;
+    use crate::upstreams::pick::{Connection, Tried};
 
     fn authority() -> CertificateDer<'static> {
         let key = rcgen::KeyPair::generate().expect("a key");
@@ -167,7 +174,7 @@ mod tests {
     fn peer_of(def: &UpstreamDef) -> HttpPeer {
         let upstream = crate::upstreams::fixture::build(def, &Clock::manual());
         let pick = upstream.pick(&Tried::default()).expect("an endpoint");
-        *pick.peer(&def.timeouts)
+        *pick.peer(&def.timeouts, Connection::Any)
     }
 
     #[test]
@@ -179,7 +186,8 @@ mod tests {
             per_try: Duration::from_millis(200),
             total: Duration::from_millis(300),
         };
-        let peer = upstream.pick(&Tried::default()).expect("an endpoint").peer(&route);
+        let peer =
+            upstream.pick(&Tried::default()).expect("an endpoint").peer(&route, Connection::Any);
         assert_eq!(peer.options.connection_timeout, Some(route.connect));
         assert_eq!(peer.options.total_connection_timeout, Some(route.connect));
         assert_eq!(peer.options.read_timeout, Some(route.per_try));
@@ -208,6 +216,17 @@ mod tests {
             assert_eq!(peer.sni, "orders.test");
             assert_eq!((peer.verify_cert(), peer.verify_hostname()), (verify, verify));
         }
+    }
+
+    #[test]
+    fn a_new_connection_is_shared_with_nobody_and_not_kept() {
+        let upstream = crate::upstreams::fixture::build(&orders(&[address(1)]), &Clock::manual());
+        let pick = upstream.pick(&Tried::default()).expect("an endpoint");
+        let timeouts = &upstream.definition().timeouts;
+        let kept = pick.peer(timeouts, Connection::Any);
+        let new = pick.peer(timeouts, Connection::New);
+        assert_ne!(kept.reuse_hash(), new.reuse_hash());
+        assert_eq!(new.options.idle_timeout, Some(Duration::ZERO));
     }
 
     #[test]

@@ -43,6 +43,15 @@ impl Failure {
     }
 }
 
+/// Which connection a try may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// A kept one, or a new one where there is none.
+    Any,
+    /// A new one: kept ones have shown to be closed.
+    New,
+}
+
 /// An endpoint chosen for one try, which counts as in flight until this is dropped.
 #[derive(Debug)]
 #[must_use = "a dropped pick is a try that is over"]
@@ -59,11 +68,14 @@ impl Pick {
         Self { endpoint: Arc::clone(endpoint), index, ticket: Some(ticket) }
     }
 
-    /// What Pingora shall connect to, and within which time.
+    /// What Pingora shall connect to, how, and within which time.
     #[must_use]
-    pub fn peer(&self, timeouts: &Timeouts) -> Box<HttpPeer> {
+    pub fn peer(&self, timeouts: &Timeouts, connection: Connection) -> Box<HttpPeer> {
         let mut peer = Box::new(self.endpoint.peer.clone());
         peer::set_timeouts(&mut peer, timeouts);
+        if connection == Connection::New {
+            peer::set_apart(&mut peer);
+        }
         peer
     }
 

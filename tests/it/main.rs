@@ -2,28 +2,59 @@
 //!
 //! One file per promise to clients or operators; `support` is the harness that they share.
 
-// The attribute lets clippy treat helpers as test code.
-#[cfg(test)]
-#[expect(
+#![expect(
     clippy::disallowed_methods,
     reason = "tests look at a process from outside, in real time and with tasks of their own"
 )]
+
+// The attribute lets clippy treat a file as test code.
+#[cfg(test)]
 #[expect(dead_code, reason = "the harness offers more than the tests of the moment use")]
 mod support;
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod command_line;
+#[cfg(test)]
+mod cors;
+#[cfg(test)]
 mod draining;
+#[cfg(test)]
 mod driven;
+#[cfg(test)]
+mod forwarding;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod problems;
+#[cfg(test)]
 mod reloading;
 #[cfg(test)]
+mod rewriting;
+#[cfg(test)]
 mod routing;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod slow_clients;
 #[cfg(test)]
 mod starting;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod targets;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod upstreams;

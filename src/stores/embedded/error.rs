@@ -2,7 +2,7 @@
 //!
 //! Must stay true: each message says what, where, and what to do.
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,15 @@ pub enum StoreError {
         /// In SQLite's words.
         detail: String,
     },
+    /// Nowhere to be found, where none is to be made.
+    #[error(
+        "there is no store at `{path}`; `gateway run` and `gateway consumers add` make one, but if \
+         there was one, put its file back first: gateways that run would take the new one for it"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// From the future.
     #[error(
         "the store `{path}` was written by a newer gateway (its schema is {found}, this gateway \
@@ -128,6 +137,10 @@ impl StoreError {
     pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         let detail = source.to_string();
+        // The file that readers and writers share in memory could not grow.
+        if source.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) {
+            return Self::Full { path };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { path },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path },

@@ -61,6 +61,22 @@ CREATE TABLE changes (
 /// Opens the file for writing, and makes it if need be.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     create(path)?;
+    open_for_writing(path)
+}
+
+/// Opens the file for writing where there is one.
+pub(super) fn open_existing(path: &Path) -> Result<Connection, StoreError> {
+    let found = std::fs::metadata(path);
+    // An empty file is what is left of a store, or what one is made of: no store either way.
+    if found.as_ref().is_ok_and(|file| file.is_file() && file.len() == 0)
+        || found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    open_for_writing(path)
+}
+
+fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error| StoreError::of(path, error);
     let mut connection = connect(path).map_err(failed)?;
     connection.busy_timeout(WRITE_WAIT).map_err(failed)?;

@@ -47,7 +47,19 @@ impl Embedded {
     /// # Errors
     /// What is wrong with the file, and what to do about it.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
-        let writer = file::open(path)?;
+        Self::around(file::open(path)?, path, clock)
+    }
+
+    /// Opens the store at `path` where there is one. Whoever only looks must not make one: a gateway
+    /// whose file is gone for a while would find it, and know nobody any more.
+    ///
+    /// # Errors
+    /// What is wrong with the file, and what to do about it.
+    pub fn open_existing(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        Self::around(file::open_existing(path)?, path, clock)
+    }
+
+    fn around(writer: Connection, path: &Path, clock: Clock) -> Result<Self, StoreError> {
         let path: Arc<Path> = Arc::from(path);
         let (jobs, queue) = mpsc::channel(QUEUE);
         reader::start(&path, clock.clone(), queue)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(super) const CONSUMER: &str = "c.id, c.username, c.custom_id, c.plan, c.enabled, c.created_at";
 /// Columns of [`key_info`].
 pub(super) const KEY: &str = "k.id, c.username, k.name, k.plan, k.scopes, k.created_at, \
-                              k.not_before, k.expires_at, k.revoked_at";
+                              k.not_before, k.expires_at, k.revoked_at, k.pepper";
 /// Columns of [`key_record`], behind those of [`CONSUMER`].
 pub(super) const RECORD: &str =
     "k.id, k.digest, k.pepper, k.plan, k.scopes, k.not_before, k.expires_at, k.revoked_at";
@@ -59,6 +59,7 @@ pub(super) fn key_info(row: &Row<'_>) -> rusqlite::Result<KeyInfo> {
         not_before: row.get::<_, Option<i64>>(6)?.map(unix_time),
         expires_at: row.get::<_, Option<i64>>(7)?.map(unix_time),
         revoked_at: row.get::<_, Option<i64>>(8)?.map(unix_time),
+        pepper: PepperVersion::from_u32(row.get(9)?),
     })
 }
 

@@ -47,6 +47,24 @@ async fn issue(store: &Embedded, consumer: &str) -> KeyId {
     store.issue_key(new).await.unwrap().id
 }
 
+#[test]
+fn who_only_looks_makes_no_store() {
+    let (_folder, path) = folder();
+    let missing = |path: &Path| {
+        let error = Embedded::open_existing(path, Clock::manual()).unwrap_err();
+        assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(missing(&path).contains("`gateway consumers add` make one"));
+    assert!(!path.parent().unwrap().exists());
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    fs::write(&path, "").unwrap();
+    missing(&path);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    drop(open(&path));
+    drop(Embedded::open_existing(&path, Clock::manual()).unwrap());
+}
+
 #[tokio::test]
 async fn file_and_folder_are_private() {
     let (_folder, path) = folder();

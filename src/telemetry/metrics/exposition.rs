@@ -30,7 +30,7 @@ const DURATION: Spec = (
 );
 const REJECTIONS: Spec = (
     "gateway_rejections_total",
-    "Requests that the gateway itself refused.",
+    "Requests that the gateway itself refused or cut short.",
     &["route", "code"],
     MetricType::COUNTER,
 );

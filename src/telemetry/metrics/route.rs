@@ -26,7 +26,7 @@ impl RouteMetrics {
         self.0.duration.observe(duration);
     }
 
-    /// The gateway itself refused a request, for the reason with this code.
+    /// The gateway itself refused a request or cut it short, for the reason with this code.
     pub fn rejected(&self, code: &'static str) {
         self.0.rejections.count(code);
     }

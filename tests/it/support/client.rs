@@ -302,6 +302,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Whether the head said that there is no body: in HTTP/2, by ending the stream itself.
+    pub(crate) fn ended(&self) -> bool {
+        hyper::body::Body::is_end_stream(&self.body)
+    }
+
     /// The next piece of the body; `None` at its end.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         self.try_next().await.unwrap()

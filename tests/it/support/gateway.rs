@@ -305,6 +305,14 @@ impl Folder {
 }
 
 impl Gateway {
+    /// A gateway whose open route `all` passes every request to upstream `orders`: these endpoints,
+    /// and more of its table.
+    pub(crate) fn before(endpoints: &[SocketAddr], upstream: &str) -> Builder {
+        Self::builder()
+            .upstream_with("orders", endpoints, upstream)
+            .route("all", "path = '/*'\nauth = 'none'\nupstream = 'orders'")
+    }
+
     pub(crate) fn builder() -> Builder {
         let path = std::env::var("PATH").unwrap_or_default();
         let env = [("PATH", path.as_str()), ("JWT_SECRET", JWT_SECRET)];

@@ -4,14 +4,19 @@
 //! file lies in a folder of the test's own, and what is started here ends with its value.
 
 pub(crate) mod client;
+pub(crate) mod credential;
+pub(crate) mod disk;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
+pub(crate) mod http2;
+pub(crate) mod http2_origin;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod origin;
 pub(crate) mod origin_process;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod secret;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 pub(crate) mod wire;

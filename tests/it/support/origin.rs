@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -33,6 +34,10 @@ pub(crate) enum Behaviour {
     Raw(Vec<u8>, Then),
     /// Reads the whole request and resets the connection.
     Reset,
+    /// Never answers; takes whatever else comes until the client has left.
+    Silent,
+    /// These bytes, each after its pause, then what `Then` says.
+    Steps(Vec<(Duration, Vec<u8>)>, Then),
     /// Server-sent events `data: 0`, `data: 1`, …, one each `every`.
     Ticks { count: usize, every: Duration },
 }
@@ -94,6 +99,8 @@ struct Script {
     decide: Option<Decide>,
     /// Connections are closed, unannounced, after so many answers.
     close_after: Option<usize>,
+    /// Connections with a lower number end at their next request, which is not answered.
+    dead_below: usize,
     /// Where each request is noted before it is answered, for an origin that will be killed.
     journal: Option<std::fs::File>,
 }
@@ -103,6 +110,23 @@ struct Shared {
     script: Mutex<Script>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
+    open: Arc<AtomicUsize>,
+}
+
+/// A connection that counts as open while this exists.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn count(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 enum Command {
@@ -142,6 +166,7 @@ impl Origin {
             by_path: BTreeMap::new(),
             decide: None,
             close_after: None,
+            dead_below: 0,
             journal: None,
         };
         let shared = Arc::new(Shared {
@@ -149,6 +174,7 @@ impl Origin {
             script: Mutex::new(script),
             seen: Mutex::new(Vec::new()),
             connections: Mutex::new(0),
+            open: Arc::default(),
         });
         let (commands, inbox) = mpsc::unbounded_channel();
         let (bound, address) = oneshot::channel();
@@ -192,6 +218,12 @@ impl Origin {
         self.script(|script| script.close_after = Some(answers))
     }
 
+    /// Ends each connection of the moment when it is used again, without an answer.
+    pub(crate) fn end_when_used_again(&self) -> &Self {
+        let connections = self.connections();
+        self.script(|script| script.dead_below = connections)
+    }
+
     /// Notes each request in a file before it is answered.
     pub(crate) fn journal(&self, file: std::fs::File) -> &Self {
         self.script(|script| script.journal = Some(file))
@@ -210,6 +242,17 @@ impl Origin {
     /// How many connections came in.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.lock().unwrap()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Waits until `count` connections are open.
+    pub(crate) async fn has_open(&self, count: usize) {
+        let what = format!("{count} open connections, not {}", self.open());
+        eventually(&what, || (self.open() == count).then_some(())).await;
     }
 
     /// Every request so far.
@@ -316,6 +359,7 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
 
 /// Serves one connection; whether it is to end by a reset.
 async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> bool {
+    let _open = Open::count(&shared.open);
     let number = {
         let mut count = shared.connections.lock().unwrap();
         *count += 1;
@@ -363,8 +407,15 @@ async fn exchange(
         seen.push(Seen { connection, head: head.clone(), body: Vec::new() });
         seen.len() - 1
     };
+    if connection < shared.script.lock().unwrap().dead_below {
+        return Ok(Then::Close);
+    }
     if matches!(behaviour, Behaviour::Freeze) {
         return Ok(Then::Freeze);
+    }
+    if matches!(behaviour, Behaviour::Silent) {
+        while !reader.some().await?.is_empty() {}
+        return Ok(Then::Close);
     }
     if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
         reader.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -418,7 +469,8 @@ async fn respond(
             Ok(Then::Keep)
         }
         Behaviour::Echo => answer(stream, Reply::new(200).body(body), name, head).await,
-        Behaviour::Freeze => Ok(Then::Freeze),
+        // Decided before the body was read.
+        Behaviour::Freeze | Behaviour::Silent => Ok(Then::Freeze),
         Behaviour::Half { promised, sent } => {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {promised}\r\n\r\n");
             stream.write_all(head.as_bytes()).await?;
@@ -434,6 +486,14 @@ async fn respond(
             Ok(then)
         }
         Behaviour::Reset => Ok(Then::Reset),
+        Behaviour::Steps(steps, then) => {
+            for (pause, bytes) in steps {
+                tokio::time::sleep(pause).await;
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+            }
+            Ok(then)
+        }
         Behaviour::Ticks { count, every } => ticks(stream, name, count, every).await,
     }
 }
