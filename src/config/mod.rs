@@ -107,7 +107,7 @@ pub struct Http {
     pub head_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// Silence inside a request body.
+    /// Silence inside a request body; once it is over, also less than 256 bytes a second.
     pub body_timeout: Duration,
     /// How long a write to the client may stall.
     pub write_timeout: Duration,

@@ -8,11 +8,12 @@
 //! Must stay true: no wait in here is without a deadline, and each ends when the process does.
 
 use super::drain::Drain;
+use super::gate::Gate;
 use super::hooks::Gateway;
 use super::http2::Http2;
 use super::rejection::BadHead;
 use super::reply;
-use super::stream::{ClientStream, Gate, Transport};
+use super::stream::{ClientStream, Transport};
 use super::waits::Waits;
 use super::wire::{self, Body, HeadCaps};
 use crate::snapshot::Parts;

@@ -3,6 +3,7 @@
 //! Must stay true: nothing after this file looks at the raw target or the raw `Host` again.
 
 use super::rejection::{BadBody, BadHead};
+use super::wire::HeadCaps;
 use crate::auth::{Caller, Credential};
 use crate::limits::{KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
@@ -28,8 +29,20 @@ impl<'a> Head<'a> {
     /// did not end with it: there, no field has to tell of a body.
     ///
     /// # Errors
-    /// What can be read in two ways, or is never served.
-    pub fn read(header: &'a RequestHeader, client: IpAddr, goes_on: bool) -> Result<Self, BadHead> {
+    /// What can be read in two ways, is never served, or is too much.
+    pub fn read(
+        header: &'a RequestHeader,
+        client: IpAddr,
+        goes_on: bool,
+        caps: HeadCaps,
+    ) -> Result<Self, BadHead> {
+        // `wire` looks at HTTP/1 only.
+        if header.raw_path().len() > caps.target {
+            return Err(BadHead::TargetTooLong);
+        }
+        if header.headers.len() > caps.fields {
+            return Err(BadHead::TooManyFields);
+        }
         if matches!(header.method, Method::TRACE | Method::CONNECT) {
             return Err(BadHead::Method);
         }

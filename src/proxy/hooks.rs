@@ -14,12 +14,12 @@ use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection};
 use super::reply;
+use super::wire::HeadCaps;
 use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{Method, Version};
+use http::Method;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -60,7 +60,9 @@ impl Gateway {
             ServerSession::H2(stream) => !stream.is_body_empty(),
             _ => false,
         };
-        let head = Head::read(session.req_header(), ctx.client.address, goes_on)?;
+        let caps = HeadCaps::from(&snapshot.http);
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)
+            .inspect_err(|bad| self.parts.metrics.head_refused(bad.code()))?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
@@ -246,12 +248,6 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         if self.drain.begun() {
-            session.set_keepalive(None);
-        }
-        if session.req_header().version < Version::HTTP_11
-            && response.remove_header(&TRANSFER_ENCODING).is_some()
-        {
-            // HTTP/1.0 knows no chunks: the body ends where the connection does.
             session.set_keepalive(None);
         }
         let now = self.parts.clock.now();

@@ -1,10 +1,9 @@
 //! The request path: the only folder that speaks Pingora's hooks.
 //!
-//! A request meets the files in this order: `stream`, `waits`, `connection` and `http2` (bytes,
-//! deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls), `client` and `head`
-//! (who and what), `pipeline` (may it), `passage`, `forward`, `hop`, `watchdog` and `failure` (the
-//! upstream), `reply` (what we say
-//! ourselves), `account` (what is recorded).
+//! A request meets the files in this order: `stream` with `gate` and `stall`, `waits`, `connection`
+//! and `http2` (bytes, deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls),
+//! `client` and `head` (who and what), `pipeline` (may it), `passage`, `forward`, `hop`, `watchdog`
+//! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
 pub mod client;
@@ -13,6 +12,7 @@ pub mod drain;
 pub mod exchange;
 mod failure;
 mod forward;
+pub mod gate;
 pub mod head;
 pub mod hooks;
 mod hop;
@@ -21,6 +21,7 @@ pub mod passage;
 pub mod pipeline;
 pub mod rejection;
 pub mod reply;
+mod stall;
 pub mod stream;
 pub mod waits;
 mod watchdog;

@@ -11,9 +11,10 @@
 //! Must stay true: an idle connection holds at most 2 KiB here, and of a request that was sent ahead
 //! at most 1 KiB.
 
+use super::gate::Gate;
+use super::stall::Stall;
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
-use parking_lot::Mutex;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
@@ -26,12 +27,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
 /// Writes up to this size in all wait for a flush or for one more write.
@@ -56,44 +55,6 @@ impl Transport for TcpStream {
 impl Transport for TlsStream<TcpStream> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
-    }
-}
-
-/// How many bytes may be read until the current message is complete.
-#[derive(Debug)]
-pub struct Gate {
-    bytes: AtomicU64,
-    left: Mutex<Option<Box<dyn Transport>>>,
-}
-
-impl Gate {
-    const OPEN: u64 = u64::MAX;
-
-    /// Lets everything through.
-    pub fn open(&self) {
-        self.limit(Self::OPEN);
-    }
-
-    /// Lets so many bytes through; at none, a read only notices that the client is gone.
-    pub fn limit(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// The connection, if it was dropped before the message had been read.
-    #[must_use]
-    pub fn left(&self) -> Option<Box<dyn Transport>> {
-        self.left.lock().take()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    fn passed(&self, bytes: usize) {
-        let left = self.bytes();
-        if left != Self::OPEN {
-            self.limit(left.saturating_sub(bytes as u64));
-        }
     }
 }
 
@@ -139,13 +100,12 @@ impl ClientStream<TlsStream<TcpStream>> {
 impl<T: Transport> ClientStream<T> {
     fn new(io: T, patience: Duration, tls: Option<Arc<SslDigest>>, http2: bool) -> Self {
         let digest = Arc::new(SocketDigest::from_raw_fd(io.tcp().as_raw_fd()));
-        let gate = Gate { bytes: AtomicU64::new(Gate::OPEN), left: Mutex::new(None) };
         Self {
             io: Some(io),
-            gate: Arc::new(gate),
+            gate: Arc::default(),
             ahead: BytesMut::new(),
             pending: BytesMut::new(),
-            stall: Stall { patience, timer: None, since: None },
+            stall: Stall::new(patience),
             digest,
             tls,
             http2,
@@ -231,41 +191,6 @@ impl<T: Transport> ClientStream<T> {
     }
 }
 
-/// Gives up a client that takes nothing.
-#[derive(Debug)]
-struct Stall {
-    patience: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// When the current wait began.
-    since: Option<Instant>,
-}
-
-impl Stall {
-    /// Passes `write` on; an error once writes have been pending for too long, without one that
-    /// was not.
-    fn watch<R>(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: Poll<io::Result<R>>,
-    ) -> Poll<io::Result<R>> {
-        if write.is_ready() {
-            self.since = None;
-            return write;
-        }
-        let end = *self.since.get_or_insert_with(Instant::now) + self.patience;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
-        // A timer of an earlier wait fires early, and only then is moved.
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= end {
-                self.since = None;
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            timer.as_mut().reset(end);
-        }
-        Poll::Pending
-    }
-}
-
 /// A response that broke off was begun but perhaps not written: what there is of it goes out, as far
 /// as the socket takes it, so that the client does not mistake it for a connection that was closed
 /// before the request was read. And a close with bytes unread is a reset, which takes the answer with
@@ -285,7 +210,7 @@ impl<T: Transport> Drop for ClientStream<T> {
             }
         }
         if self.gate.bytes() > 0 {
-            *self.gate.left.lock() = Some(Box::new(io));
+            self.gate.leave(Box::new(io));
         }
     }
 }
@@ -393,6 +318,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio::time::Instant;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -438,7 +364,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_little_is_not() {
         let (mut ours, mut client) = pair().await;
-        ours.stall.patience = Duration::from_millis(200);
+        let patience = Duration::from_millis(200);
+        ours.stall = Stall::new(patience);
         let body = vec![b'x'; 1 << 20];
         let began = Instant::now();
         let error = loop {
@@ -447,7 +374,7 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(began.elapsed() >= ours.stall.patience);
+        assert!(began.elapsed() >= patience);
         // What waits for the flush has the same time, and with room it goes.
         ours.pending.extend_from_slice(b"tail");
         assert_eq!(ours.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -3,7 +3,7 @@
 //! All waits of a connection share one timer. It is moved only when it fires too early, because
 //! most waits end long before they are over.
 //!
-//! Must stay true: every wait ends [`LAST_CALL`] after the listeners closed, at the latest.
+//! Must stay true: every wait ends a second after the listeners closed, at the latest.
 
 use super::drain::{Drain, Phase};
 use std::fmt;

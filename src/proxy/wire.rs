@@ -9,6 +9,7 @@
 //! Must stay true: one pass, and no allocation but for a target in absolute-form.
 
 use super::rejection::BadHead;
+use crate::config::Http;
 use crate::routing::parse_host;
 
 /// Caps on a head; `[http]` in the configuration.
@@ -20,6 +21,12 @@ pub struct HeadCaps {
     pub fields: usize,
     /// Bytes of the request target.
     pub target: usize,
+}
+
+impl From<&Http> for HeadCaps {
+    fn from(http: &Http) -> Self {
+        Self { bytes: http.max_head, fields: http.max_headers, target: http.max_target }
+    }
 }
 
 /// What follows a head.

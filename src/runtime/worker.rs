@@ -183,7 +183,7 @@ impl Door {
 
 fn limits(http: &Http) -> ConnectionLimits {
     ConnectionLimits {
-        head: HeadCaps { bytes: http.max_head, fields: http.max_headers, target: http.max_target },
+        head: HeadCaps::from(http),
         head_timeout: http.head_timeout,
         idle_timeout: http.idle_timeout,
         body_timeout: http.body_timeout,

@@ -137,7 +137,7 @@ pub(crate) struct Http {
     pub(crate) head_timeout: At<Text<Duration>>,
     /// Between two requests of a connection; keep it above the load balancer's.
     pub(crate) idle_timeout: At<Text<Duration>>,
-    /// Silence inside a request body.
+    /// Silence inside a request body; once it is over, also less than 256 bytes a second.
     pub(crate) body_timeout: At<Text<Duration>>,
     /// A client that does not read.
     pub(crate) write_timeout: At<Text<Duration>>,

@@ -435,6 +435,17 @@ impl Summary {
         Self { outcomes: self.outcomes.iter().filter(within).cloned().collect() }
     }
 
+    /// The 99th percentile is at most twice `before`, but for what else went on on this machine:
+    /// `control` went past the gateway at the same time.
+    #[track_caller]
+    pub(crate) fn expect_p99(&self, name: &str, before: Duration, control: &Self) -> &Self {
+        let (now, beside) = (self.percentile(0.99), control.percentile(0.99));
+        let text = format!("{name}: p99 {before:?} before, {now:?} now, control {beside:?}");
+        println!("{text}");
+        assert!(now <= before * 2 + beside * 3 + Duration::from_millis(100), "{text}");
+        self
+    }
+
     /// Every request was answered with `status`, and there were some.
     #[track_caller]
     pub(crate) fn expect_only(&self, status: u16) -> &Self {
