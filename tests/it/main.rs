@@ -35,6 +35,8 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod multiplexed;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod problems;
