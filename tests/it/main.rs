@@ -23,6 +23,8 @@ mod draining;
 #[cfg(test)]
 mod driven;
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod forwarding;
 #[cfg(test)]
 mod harness;
