@@ -4,6 +4,7 @@
 
 use super::rejection::{BadBody, BadHead};
 use crate::auth::{Caller, Credential};
+use crate::config::Http;
 use crate::limits::{KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
 use http::header::{
@@ -106,6 +107,20 @@ impl<'a> Head<'a> {
                 Credential::ApiKey(id) => KeySubject::ApiKey(id),
                 Credential::Jwt { issuer, subject } => KeySubject::Jwt { issuer, subject },
             }),
+        }
+    }
+
+    /// Checks the caps on an HTTP/2 head, which comes parsed and within [`Http::max_head`]; those of
+    /// HTTP/1 were checked byte by byte.
+    ///
+    /// # Errors
+    /// A cap that it breaks.
+    pub fn check_caps(&self, caps: &Http) -> Result<(), BadHead> {
+        match self.header {
+            header if header.version != Version::HTTP_2 => Ok(()),
+            header if header.raw_path().len() > caps.max_target => Err(BadHead::TargetTooLong),
+            header if header.headers.len() > caps.max_headers => Err(BadHead::TooManyFields),
+            _ => Ok(()),
         }
     }
 

@@ -61,6 +61,7 @@ impl Gateway {
             _ => false,
         };
         let head = Head::read(session.req_header(), ctx.client.address, goes_on)?;
+        head.check_caps(&snapshot.http)?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
