@@ -225,6 +225,7 @@ impl ProxyHttp for Gateway {
         forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
         forward::forwarded(&mut parts.headers, arrival)?;
         forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
+        forward::join_cookies(&mut parts.headers)?;
         forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
         forward::edit(&mut parts.headers, &route.rewrite.request);
         forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
