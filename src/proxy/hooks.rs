@@ -350,6 +350,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Exchange) {
-        account::record(session, ctx, error, &self.parts.clock, &self.access_log);
+        account::record(session, ctx, error, &self.parts, &self.access_log);
     }
 }
