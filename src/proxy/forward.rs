@@ -9,7 +9,7 @@ use super::exchange::internal;
 use crate::auth::{Caller, Credential, Field};
 use crate::routing::{HeaderEdits, PathRewrite, Target};
 use crate::telemetry::trace::TraceContext;
-use http::header::{FORWARDED, HOST};
+use http::header::{COOKIE, FORWARDED, HOST};
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
 use http::uri::PathAndQuery;
@@ -145,6 +145,20 @@ pub(super) fn set_target(uri: &mut Uri, target: &Target<'_>, rewrite: &PathRewri
     let mut parts = std::mem::take(uri).into_parts();
     parts.path_and_query = Some(wire);
     *uri = Uri::from_parts(parts).map_err(|_| internal("a canonical target is no URI"))?;
+    Ok(())
+}
+
+/// Makes one field of the crumbs in which HTTP/2 may bring a cookie (RFC 9113 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return Ok(()) };
+    let mut cookie = first.as_bytes().to_vec();
+    for crumb in [second].into_iter().chain(crumbs) {
+        cookie.extend_from_slice(b"; ");
+        cookie.extend_from_slice(crumb.as_bytes());
+    }
+    let cookie = HeaderValue::try_from(cookie).map_err(|_| internal("cookies do not join"))?;
+    headers.insert(COOKIE, cookie);
     Ok(())
 }
 
