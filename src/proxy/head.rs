@@ -5,7 +5,6 @@
 use super::rejection::{BadBody, BadHead};
 use super::wire::HeadCaps;
 use crate::auth::{Caller, Credential};
-use crate::config::Http;
 use crate::limits::{KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
 use http::header::{
