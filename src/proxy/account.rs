@@ -8,7 +8,7 @@ use crate::telemetry::AccessLog;
 use crate::telemetry::record::{Credential as Used, End, Record};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, StatusCode};
-use pingora_error::Error;
+use pingora_error::{Error, ErrorType};
 use pingora_proxy::Session;
 
 const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
@@ -108,13 +108,23 @@ fn upstream(
     (passage.upstream_duration(), name, passage.endpoint, passage.tries)
 }
 
-/// What the client is not told: which check failed, or what Pingora met.
+/// What the client is not told: which check failed, what Pingora met, or what the endpoint did
+/// after which nobody was left to ask. An error by which we stopped Pingora tells nothing.
 fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
     match &ctx.rejection {
         Some(Rejection::Access(denied)) => Some(denied.reason()),
         Some(Rejection::Limit(refused)) => Some(&refused.rule),
-        _ => error.map(|error| error.etype().as_str()),
+        Some(Rejection::Internal) | None => error.map(|error| error.etype().as_str()),
+        Some(_) => error
+            .filter(|error| *error.etype() != ErrorType::InternalError)
+            .map(|error| error.etype().as_str())
+            .or_else(|| last_failure(ctx)),
     }
+}
+
+fn last_failure(ctx: &Exchange) -> Option<&'static str> {
+    let exchange::Stage::Passing(passage) = &ctx.stage else { return None };
+    passage.failure.map(crate::upstreams::Failure::as_str)
 }
 
 fn credential(caller: &Caller) -> Used<'_> {
