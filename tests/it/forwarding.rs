@@ -104,12 +104,12 @@ async fn a_request_has_one_id_for_client_upstream_and_log() {
         }
     }
     let logged = gateway.access_log(ids.len()).await;
-    let logged: Vec<_> = logged.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+    let mut logged: Vec<_> =
+        logged.iter().map(|line| line["request_id"].as_str().unwrap().to_owned()).collect();
+    logged.sort_unstable();
+    logged.dedup();
+    ids.sort_unstable();
     assert_eq!(logged, ids);
-    let mut unique = ids.clone();
-    unique.sort_unstable();
-    unique.dedup();
-    assert_eq!(unique.len(), ids.len());
 }
 
 #[tokio::test]

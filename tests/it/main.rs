@@ -39,6 +39,8 @@ mod listeners;
 #[cfg(test)]
 mod multiplexed;
 #[cfg(test)]
+mod observing;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod problems;

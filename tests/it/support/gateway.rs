@@ -1,6 +1,6 @@
 //! The gateway as an operator runs it: a folder of conf files and a process.
 
-use super::client::{Client, Keys, Request};
+use super::client::{Answer, Client, Keys, Request};
 use super::metrics::Metrics;
 use super::process::{Lines, Process};
 use super::tls::{self, Authority};
@@ -474,7 +474,14 @@ impl Gateway {
         .await;
     }
 
-    /// Waits for `count` lines of the access log, and gives all there are.
+    /// Waits for the line of the access log about the request with this answer.
+    pub(crate) async fn line_of(&self, answer: &Answer) -> serde_json::Value {
+        let id = format!("\"request_id\":\"{}\"", answer.header("x-request-id").unwrap());
+        serde_json::from_str(&self.process.stdout.containing(&id).await).unwrap()
+    }
+
+    /// Waits for `count` lines of the access log, and gives all there are. Those of one connection
+    /// stand in the order of its requests; between connections there is no order.
     pub(crate) async fn access_log(&self, count: usize) -> Vec<serde_json::Value> {
         let what = format!("{count} lines of access log");
         let lines = eventually(&what, || {
