@@ -9,7 +9,7 @@
 use super::api_key::{KeyDigest, KeyId, PepperVersion};
 use super::changes::{Change, ChangeKind, Marks};
 use super::denied::Outage;
-use super::identity::{Caller, Consumer, Credential, UnixTime};
+use super::identity::{Caller, Consumer, Credential, Fields, UnixTime};
 use super::shelf::{Capacity, Entry, Found, Shelf, Times};
 pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 use crate::telemetry::{Clock, Moment};
@@ -252,6 +252,7 @@ impl Directory {
             consumer: row.consumer,
             credential: Credential::ApiKey(row.id.as_str().into()),
             scopes: row.scopes,
+            fields: Fields::default(),
         };
         let old = self.keys.peek(&row.id).filter(|old| *old.value.caller == caller);
         KnownKey {

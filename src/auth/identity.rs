@@ -1,7 +1,8 @@
 //! The vocabulary of identity: consumers, credentials, callers, and what a route asks for.
 
 use crate::telemetry::Clock;
-use std::sync::Arc;
+use http::{HeaderName, HeaderValue};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Seconds since 1970-01-01T00:00:00Z: when something of the store begins or ends.
@@ -97,7 +98,32 @@ pub struct Caller {
     pub plan: Arc<str>,
     /// What the credential may do.
     pub scopes: Arc<[Arc<str>]>,
+    /// How requests carry all this; made by the first that does.
+    pub fields: Fields,
 }
+
+/// Header fields that say who a caller is, made once and kept with it. They follow from the rest, so
+/// two callers never differ in them.
+#[derive(Clone, Debug, Default)]
+pub struct Fields(OnceLock<Option<Box<[Field]>>>);
+
+/// A header field.
+pub type Field = (HeaderName, HeaderValue);
+
+impl Fields {
+    /// The fields; `make` is asked once. `None` if it could not make them.
+    pub fn get_or_make(&self, make: impl FnOnce() -> Option<Box<[Field]>>) -> Option<&[Field]> {
+        self.0.get_or_init(make).as_deref()
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Fields {}
 
 /// One `[auth.jwt.*]` table: whose tokens are believed, and what is read from them.
 #[derive(Clone, PartialEq, Eq)]
@@ -132,7 +158,7 @@ pub struct ApiKeys {
     /// The `<env>` part of `dh_<env>_…`: lower-case letters and digits.
     pub environment: Arc<str>,
     /// Header that carries the key.
-    pub header: http::HeaderName,
+    pub header: HeaderName,
     /// Pepper of the stored digests, at least 32 bytes.
     pub pepper: Vec<u8>,
 }

@@ -28,7 +28,7 @@ pub use changes::{FeedEvent, follow};
 pub use denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 pub use directory::{Directory, Lookup};
 pub use identity::{
-    ApiKeys, Caller, Consumer, Credential, JwtIssuer, Method, Requirement, UnixTime,
+    ApiKeys, Caller, Consumer, Credential, Field, Fields, JwtIssuer, Method, Requirement, UnixTime,
 };
 pub use tokens::TokenCache;
 

@@ -8,7 +8,7 @@
 //! bounded in entries and in bytes.
 
 use super::denied::InvalidReason;
-use super::identity::{Caller, Consumer, Credential};
+use super::identity::{Caller, Consumer, Credential, Fields};
 use super::jwt::{Generation, Issuers, Verified};
 use crate::telemetry::{Clock, Moment};
 use arc_swap::ArcSwapOption;
@@ -80,6 +80,7 @@ impl Token {
                 subject: Arc::clone(subject),
             },
             scopes: Arc::clone(scopes),
+            fields: Fields::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `gateway consumers`: who calls, and by which plan.
 
-use super::ledger::{Ledger, PAGE, show_time};
+use super::ledger::{Ledger, PAGE, all_keys, show_time};
 use crate::auth::UnixTime;
 use crate::auth::registry::{ConsumerInfo, NewConsumer, Page, RegistryError};
 use anyhow::bail;
@@ -124,7 +124,7 @@ async fn carry_out(command: Command, ledger: &mut Ledger<'_>) -> anyhow::Result<
 /// How many live keys of a consumer do not have its plan but one of their own.
 async fn own_plans(ledger: &Ledger<'_>, info: &ConsumerInfo) -> anyhow::Result<usize> {
     let now = UnixTime::now(ledger.clock);
-    let keys = ledger.keys(Some(&info.consumer.username)).await?;
+    let keys = all_keys(ledger.registry, Some(&info.consumer.username)).await?;
     Ok(keys.iter().filter(|key| key.plan.is_some() && key.is_live(now)).count())
 }
 

@@ -3,11 +3,13 @@
 //! The key is made at each start and stored like any other; the one before it is revoked. Nothing
 //! secret is fixed anywhere.
 
+use super::ledger::all_keys;
 use crate::auth::api_key::{KeyForm, PlainKey};
-use crate::auth::registry::{NewConsumer, NewKey, Page, Registry, RegistryError};
+use crate::auth::registry::{NewConsumer, NewKey, Registry, RegistryError};
 use crate::server::Ready;
 use crate::tasks;
 use anyhow::Context as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 /// The consumer, the plan and the upstream of the demo, as `conf/` has them.
@@ -23,8 +25,7 @@ pub(super) async fn start(ready: &Ready) -> anyhow::Result<()> {
         .next()
         .map(|address| SocketAddr::from(([127, 0, 0, 1], address.port())))
         .context("no listener is configured")?;
-    print(address, ready.admin, key.reveal());
-    Ok(())
+    print(address, ready.admin, key.reveal()).context("what to paste cannot be printed")
 }
 
 /// The upstream runs on a thread of its own, as another process would.
@@ -63,7 +64,7 @@ async fn fresh_key(ready: &Ready) -> anyhow::Result<PlainKey> {
         Ok(_) | Err(RegistryError::Taken { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    for old in store.keys(Some(NAME), Page { after: None, limit: 100 }).await? {
+    for old in all_keys(store, Some(NAME)).await? {
         if old.revoked_at.is_none() && old.name.as_deref() == Some(NAME) {
             store.revoke_key(old.id).await?;
         }
@@ -82,9 +83,10 @@ async fn fresh_key(ready: &Ready) -> anyhow::Result<PlainKey> {
     Ok(key)
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command line")]
-fn print(address: SocketAddr, admin: Option<SocketAddr>, key: &str) {
-    println!(
+fn print(address: SocketAddr, admin: Option<SocketAddr>, key: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
         "\nDataHub Gateway answers on http://{address}. Paste:\n\n\
          # 401: no key\n\
          curl -i http://{address}/demo/orders\n\n\
@@ -93,9 +95,9 @@ fn print(address: SocketAddr, admin: Option<SocketAddr>, key: &str) {
          # 429: over the plan (3 at once, then one each 5 s), with Retry-After and RateLimit\n\
          for n in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\\n' \
          -H 'X-API-Key: {key}' http://{address}/demo/orders; done\n"
-    );
+    )?;
     if let Some(admin) = admin {
-        println!("# what happened\ncurl -s http://{admin}/metrics\n");
+        writeln!(out, "# what happened\ncurl -s http://{admin}/metrics\n")?;
     }
-    println!("Below: one line for each request. Ctrl-C ends it (twice: at once).\n");
+    writeln!(out, "Below: one line for each request. Ctrl-C ends it (twice: at once).\n")
 }

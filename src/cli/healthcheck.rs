@@ -1,5 +1,6 @@
 //! `gateway healthcheck`: for containers that have no curl.
 
+use super::complain;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
@@ -17,16 +18,15 @@ pub(super) struct Args {
 }
 
 /// Asks, and exits 0 for a status of 200.
-#[expect(clippy::print_stderr, reason = "this is the command line")]
 pub(super) fn run(args: &Args) -> ExitCode {
     match ask(&args.url) {
         Ok(200) => ExitCode::SUCCESS,
         Ok(status) => {
-            eprintln!("unhealthy: {} answered {status}", args.url);
+            complain(&format!("unhealthy: {} answered {status}", args.url));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("unhealthy: {} cannot be asked: {error:#}", args.url);
+            complain(&format!("unhealthy: {} cannot be asked: {error:#}", args.url));
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Must stay true: a key is printed once, when it is made; nothing else here has ever seen it.
 
-use super::ledger::{Ledger, PAGE, parse_span, parse_time, show_time};
+use super::ledger::{Ledger, PAGE, all_keys, parse_span, parse_time, show_time};
 use crate::auth::api_key::{KeyForm, KeyId, PepperVersion, PlainKey};
 use crate::auth::registry::{KeyInfo, NewKey, Page, RegistryError, Rotation};
 use crate::auth::{ApiKeys, UnixTime};
@@ -250,7 +250,7 @@ fn describe_issued(
 }
 
 async fn list(ledger: &mut Ledger<'_>, consumer: Option<&str>, view: View) -> anyhow::Result<()> {
-    let mut all = ledger.keys(consumer).await?;
+    let mut all = all_keys(ledger.registry, consumer).await?;
     all.sort_by(|one, other| {
         (&one.consumer, one.created_at, one.id).cmp(&(&other.consumer, other.created_at, other.id))
     });

@@ -85,21 +85,6 @@ impl Ledger<'_> {
         .context("a warning could not be printed")
     }
 
-    /// All keys by id, of one consumer or of all.
-    pub(super) async fn keys(&self, consumer: Option<&str>) -> Result<Vec<KeyInfo>, RegistryError> {
-        let mut all: Vec<KeyInfo> = Vec::new();
-        loop {
-            let after = all.last().map(|info| info.id);
-            let page = Page { after: after.as_ref().map(KeyId::as_str), limit: PAGE };
-            let page = self.registry.keys(consumer, page).await?;
-            let is_last = page.len() < PAGE;
-            all.extend(page);
-            if is_last {
-                return Ok(all);
-            }
-        }
-    }
-
     /// The error with a way out.
     pub(super) async fn explain(&self, error: RegistryError) -> anyhow::Error {
         match &error {
@@ -130,6 +115,24 @@ impl Ledger<'_> {
             }
         }
         nearest(name, names.iter().map(|name| &**name)).map(Arc::from)
+    }
+}
+
+/// All keys by id, of one consumer or of everybody.
+pub(super) async fn all_keys(
+    registry: &dyn Registry,
+    consumer: Option<&str>,
+) -> Result<Vec<KeyInfo>, RegistryError> {
+    let mut all: Vec<KeyInfo> = Vec::new();
+    loop {
+        let after = all.last().map(|info| info.id);
+        let page = Page { after: after.as_ref().map(KeyId::as_str), limit: PAGE };
+        let page = registry.keys(consumer, page).await?;
+        let is_last = page.len() < PAGE;
+        all.extend(page);
+        if is_last {
+            return Ok(all);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::{self, SecretFiles};
 use crate::stores::embedded::{Embedded, StoreError};
 use crate::telemetry::Clock;
 use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -74,15 +75,30 @@ pub fn main() -> ExitCode {
 }
 
 /// The exit code of a command; what went wrong is printed for the operator.
-#[expect(clippy::print_stderr, reason = "this is the command line")]
 fn done(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", explain(&error));
+            complain(&format!("error: {}", explain(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a result, and returns the exit code of a command that has nothing more to do.
+fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        // Who closes the pipe after the first lines has what it wanted.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            done(Err(anyhow::Error::new(error).context("the result could not be printed")))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints what is wrong. Where even that cannot be written, the exit code has to say it.
+fn complain(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 /// An error with its causes, each said once: many a message quotes its cause already.

@@ -5,8 +5,6 @@ use std::process::ExitCode;
 
 /// Prints the schema.
 #[must_use]
-#[expect(clippy::print_stdout, reason = "what this command is for")]
 pub fn schema() -> ExitCode {
-    println!("{:#}", config::json_schema());
-    ExitCode::SUCCESS
+    super::print(&format!("{:#}", config::json_schema()))
 }

@@ -3,8 +3,9 @@
 use super::exchange::{self, Exchange};
 use super::rejection::Rejection;
 use crate::auth::{Caller, Credential};
+use crate::snapshot::Parts;
+use crate::telemetry::AccessLog;
 use crate::telemetry::record::{Credential as Used, End, Record};
-use crate::telemetry::{AccessLog, Clock};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, StatusCode};
 use pingora_error::Error;
@@ -19,10 +20,10 @@ pub(super) fn record(
     session: &Session,
     ctx: &mut Exchange,
     error: Option<&Error>,
-    clock: &Clock,
+    parts: &Parts,
     access_log: &AccessLog,
 ) {
-    let duration = clock.now().since(ctx.began);
+    let duration = parts.clock.now().since(ctx.began);
     if error.is_none()
         && let Some(passage) = ctx.passage()
     {
@@ -30,9 +31,14 @@ pub(super) fn record(
     }
     let status = status(session, ctx);
     let code = ctx.rejection.as_ref().map(|rejection| rejection.told().code);
-    if let Some(route) = ctx.route() {
-        route.metrics.observe(status, duration);
-        code.into_iter().for_each(|code| route.metrics.rejected(code));
+    match (ctx.route(), code) {
+        (Some(route), code) => {
+            route.metrics.observe(status, duration);
+            code.into_iter().for_each(|code| route.metrics.rejected(code));
+        }
+        (None, Some(code)) => parts.metrics.head_refused(code),
+        // The load balancer's question.
+        (None, None) => {}
     }
     if !ctx.snapshot.access_log {
         return;

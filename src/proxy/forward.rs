@@ -6,10 +6,10 @@
 
 use super::client::Client;
 use super::exchange::internal;
-use crate::auth::{Caller, Credential};
+use crate::auth::{Caller, Credential, Field};
 use crate::routing::{HeaderEdits, PathRewrite, Target};
 use crate::telemetry::trace::TraceContext;
-use http::header::{FORWARDED, HOST};
+use http::header::{COOKIE, FORWARDED, HOST};
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
 use http::uri::PathAndQuery;
@@ -76,6 +76,14 @@ pub(super) fn take_request(request: &mut RequestHeader) -> RequestParts {
     parts
 }
 
+/// Drops a received request's map of spellings before it is copied for the upstream.
+pub(super) fn forget_spelling(request: &mut RequestHeader) {
+    // A target in absolute-form is kept beside the URI, and would be lost.
+    if request.has_case() && request.raw_path().starts_with(b"/") {
+        *request = take_request(request).into();
+    }
+}
+
 /// The same for a response. Its reason phrase becomes the status's own.
 pub(super) fn take_response(response: &mut ResponseHeader) -> ResponseParts {
     let nothing = ResponseHeader::from(http::Response::new(()).into_parts().0);
@@ -140,6 +148,20 @@ pub(super) fn set_target(uri: &mut Uri, target: &Target<'_>, rewrite: &PathRewri
     Ok(())
 }
 
+/// Makes one field of the crumbs in which HTTP/2 may bring a cookie (RFC 9113 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return Ok(()) };
+    let mut cookie = first.as_bytes().to_vec();
+    for crumb in [second].into_iter().chain(crumbs) {
+        cookie.extend_from_slice(b"; ");
+        cookie.extend_from_slice(crumb.as_bytes());
+    }
+    let cookie = HeaderValue::try_from(cookie).map_err(|_| internal("cookies do not join"))?;
+    headers.insert(COOKIE, cookie);
+    Ok(())
+}
+
 /// Says which request this is, to the upstream's own logs and traces.
 pub(super) fn trace(headers: &mut HeaderMap, request_id: &HeaderValue, trace: &TraceContext) {
     headers.insert(REQUEST_ID, request_id.clone());
@@ -159,25 +181,32 @@ pub(super) fn identify(headers: &mut HeaderMap, caller: Option<&Caller>) -> Resu
         headers.insert(name::ANONYMOUS, HeaderValue::from_static("true"));
         return Ok(());
     };
+    let fields = caller
+        .fields
+        .get_or_make(|| identity(caller))
+        .ok_or_else(|| internal("an identity is no header value"))?;
+    for (name, value) in fields {
+        headers.insert(name.clone(), value.clone());
+    }
+    Ok(())
+}
+
+/// The fields that say who calls; `None` if a value is none that a header can carry.
+fn identity(caller: &Caller) -> Option<Box<[Field]>> {
     let consumer = &caller.consumer;
     let credential = match &caller.credential {
         Credential::ApiKey(id) => id,
         Credential::Jwt { subject, .. } => subject,
     };
-    for (name, text) in [
+    let fields = [
         (name::CONSUMER_ID, Some(&consumer.id)),
         (name::CONSUMER_USERNAME, Some(&consumer.username)),
         (name::CONSUMER_CUSTOM_ID, consumer.custom_id.as_ref()),
         (name::CONSUMER_PLAN, Some(&caller.plan)),
         (name::CREDENTIAL, Some(credential)),
-    ] {
-        if let Some(text) = text {
-            let value = HeaderValue::from_bytes(text.as_bytes())
-                .map_err(|_| internal("an identity is no header value"))?;
-            headers.insert(name, value);
-        }
-    }
-    Ok(())
+    ];
+    let given = fields.into_iter().filter_map(|(name, text)| Some((name, text?)));
+    given.map(|(name, text)| Some((name, HeaderValue::from_bytes(text.as_bytes()).ok()?))).collect()
 }
 
 /// Where a request came in.

@@ -61,8 +61,7 @@ impl Gateway {
             _ => false,
         };
         let caps = HeadCaps::from(&snapshot.http);
-        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)
-            .inspect_err(|bad| self.parts.metrics.head_refused(bad.code()))?;
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?;
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
@@ -129,6 +128,7 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
+        forward::forget_spelling(session.req_header_mut());
         ctx.meet(session);
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
@@ -226,6 +226,7 @@ impl ProxyHttp for Gateway {
         forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
         forward::forwarded(&mut parts.headers, arrival)?;
         forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
+        forward::join_cookies(&mut parts.headers)?;
         forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
         forward::edit(&mut parts.headers, &route.rewrite.request);
         forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
@@ -251,7 +252,7 @@ impl ProxyHttp for Gateway {
         }
         let now = self.parts.clock.now();
         if let Some(passage) = ctx.passage() {
-            passage.head_came(now);
+            passage.head_came(response.status.as_u16() == 101, now);
         }
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
@@ -344,6 +345,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Exchange) {
-        account::record(session, ctx, error, &self.parts.clock, &self.access_log);
+        account::record(session, ctx, error, &self.parts, &self.access_log);
     }
 }

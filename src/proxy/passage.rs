@@ -59,6 +59,8 @@ pub struct Passage {
     answered: Option<Moment>,
     /// No read and no total timeout once the response has begun.
     pub stream: bool,
+    /// The same, as the route says it.
+    flows: bool,
     sender: Sender,
     /// Pingora's limit for each read of this try.
     read_timeout: Duration,
@@ -87,6 +89,7 @@ impl Passage {
             sent: None,
             answered: None,
             stream: way.stream || sender.upgrade,
+            flows: way.stream,
             sender,
             read_timeout: way.timeouts.per_try,
             watchdog: Watchdog::default(),
@@ -201,9 +204,14 @@ impl Passage {
         self.sender.body && self.invited && self.sent.is_none()
     }
 
-    /// The response's head is here.
-    pub fn head_came(&mut self, now: Moment) {
+    /// The response's head is here; `switched` to the protocol that the client asked for, or not.
+    pub fn head_came(&mut self, switched: bool, now: Moment) {
         self.watchdog.end();
+        if self.sender.upgrade && !switched && !self.flows {
+            // A response like another, and by now Pingora cannot be told how long its reads may take.
+            self.stream = false;
+            self.watchdog.set(self.deadline.since(now));
+        }
         if self.answered.is_none() {
             self.answered = Some(now);
             self.metrics.observe(now.since(self.try_began));

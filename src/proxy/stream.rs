@@ -168,6 +168,16 @@ impl<T: Transport> ClientStream<T> {
         Poll::Pending
     }
 
+    /// Pending, as a read is whose client sends nothing. What was collected leaves meanwhile: Pingora
+    /// flushes a response of known length only at its end. HTTP/2 flushes by itself.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.http2 || self.pending.is_empty() {
+            return Poll::Pending;
+        }
+        ready!(Pin::new(self).poll_flush(cx))?;
+        Poll::Pending
+    }
+
     /// Reads at most `left` bytes.
     fn poll_some(
         &mut self,
@@ -222,13 +232,13 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let left = self.gate.bytes();
-        if left == 0 {
-            return self.poll_gone(cx);
-        }
         let before = buf.filled().len();
-        ready!(self.poll_some(cx, buf, left))?;
+        let read = if left == 0 { self.poll_gone(cx) } else { self.poll_some(cx, buf, left) };
+        if read.is_pending() {
+            return self.poll_idle(cx);
+        }
         self.gate.passed(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
+        read
     }
 }
 
@@ -339,6 +349,24 @@ mod tests {
         client.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"head body");
         assert!(ours.pending.capacity() <= KEPT);
+    }
+
+    #[tokio::test]
+    async fn what_was_collected_leaves_when_the_client_is_waited_for() {
+        let (mut ours, mut client) = pair().await;
+        ours.write_all(b"half").await.unwrap();
+        let waits = async {
+            let mut sent = [0; 4];
+            ours.read_exact(&mut sent).await.unwrap();
+            sent
+        };
+        let reads = async {
+            let mut got = [0; 4];
+            client.read_exact(&mut got).await.unwrap();
+            client.write_all(b"next").await.unwrap();
+            got
+        };
+        assert_eq!(tokio::join!(waits, reads), (*b"next", *b"half"));
     }
 
     #[tokio::test]

@@ -59,25 +59,26 @@ impl Reload {
     /// Runs until it is dropped.
     pub async fn run(mut self) {
         loop {
-            tokio::select! {
-                () = changed(&mut self.watch) => {}
-                _ = self.hangup.recv() => {}
-            }
-            self.reload().await;
+            let trigger = tokio::select! {
+                () = changed(&mut self.watch) => "file",
+                _ = self.hangup.recv() => "SIGHUP",
+            };
+            self.reload(trigger).await;
         }
     }
 
-    async fn reload(&mut self) {
+    async fn reload(&mut self, trigger: &'static str) {
         match self.attempt().await {
             Ok(Outcome::InForce { revision, watched, warnings }) => {
                 self.rewatch(&watched);
                 self.watched = watched;
                 self.parts.metrics.reload_succeeded(revision);
-                log::info!(revision = revision, warnings = warnings; "configuration is in force");
+                log::info!(trigger = trigger, revision = revision, warnings = warnings;
+                    "configuration is in force");
             }
             Ok(Outcome::Unchanged { revision }) => {
                 self.parts.metrics.reload_succeeded(revision);
-                log::info!(revision = revision; "configuration is unchanged");
+                log::info!(trigger = trigger, revision = revision; "configuration is unchanged");
             }
             Err(refused) => {
                 if let Refused::Files(report) = &refused {
@@ -86,7 +87,7 @@ impl Reload {
                 }
                 self.parts.metrics.reload_failed();
                 let revision = self.live.load().revision;
-                log::error!(revision = revision, reason:% = refused;
+                log::error!(trigger = trigger, revision = revision, reason:% = refused;
                     "configuration is refused, the old one stays in force");
             }
         }

@@ -154,8 +154,8 @@ fn write_upstream(line: &mut Object<'_>, record: &Record<'_>) {
 
 fn write_ids(line: &mut Object<'_>, record: &Record<'_>) {
     line.text("request_id", record.request_id);
-    line.token("trace_id", record.trace_id);
-    line.token("span_id", record.span_id);
+    line.text("trace_id", record.trace_id.as_bytes());
+    line.text("span_id", record.span_id.as_bytes());
     if let Some(id) = record.amzn_trace_id {
         line.text("amzn_trace_id", id);
     }
@@ -304,8 +304,6 @@ mod tests {
             plan: Some(&text),
             credential: Some(Credential::Jwt { issuer: &text, subject: &text }),
             request_id: &hostile,
-            trace_id: &text,
-            span_id: &text,
             amzn_trace_id: Some(&hostile),
             user_agent: Some(&hostile),
             upstream: Some(&text),

@@ -185,7 +185,7 @@ struct Text<'a> {
 
 impl Text<'_> {
     fn push(&mut self, bytes: &[u8]) {
-        if bytes.len() <= self.left && is_plain(bytes) {
+        if !self.cut && bytes.len() <= self.left && is_plain(bytes) {
             self.left -= bytes.len();
             self.out.extend_from_slice(bytes);
             return;
@@ -204,7 +204,7 @@ impl Text<'_> {
     }
 
     fn push_str(&mut self, text: &str) {
-        if text.len() <= self.left && is_plain(text.as_bytes()) {
+        if !self.cut && text.len() <= self.left && is_plain(text.as_bytes()) {
             self.left -= text.len();
             self.out.extend_from_slice(text.as_bytes());
             return;

@@ -75,9 +75,9 @@ pub struct Record<'a> {
     pub tls: bool,
     /// The request's id.
     pub request_id: &'a [u8],
-    /// The trace that the request belongs to.
+    /// The trace that the request belongs to: checked hex digits, written as they are.
     pub trace_id: &'a str,
-    /// The gateway's own part of it.
+    /// The gateway's own part of it: the same.
     pub span_id: &'a str,
     /// `X-Amzn-Trace-Id`, as the load balancer sent it.
     pub amzn_trace_id: Option<&'a [u8]>,

@@ -404,6 +404,64 @@ fn the_shipped_configuration_is_checked_and_nothing_is_written() {
 }
 
 #[test]
+fn an_output_that_nobody_reads_to_its_end_is_no_failure_and_a_full_one_is() {
+    let folder = described().folder();
+    out(&folder, "consumers add acme --plan free");
+    let into = |line: &str, stdout: std::process::Stdio| {
+        let mut command = folder.command();
+        let output = command.args(line.split(' ')).stdout(stdout).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+    for line in ["check", "schema"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(into(line, writer.into()), (Some(0), String::new()));
+        let (code, err) = into(line, full());
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.starts_with("error: the result could not be printed: No space"), "{err}");
+    }
+    let (code, err) = into("keys issue acme", full());
+    let id = json_of(&folder, "keys list")[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(&format!("take it back with `gateway keys revoke {id}`")), "{err}");
+}
+
+#[test]
+fn many_commands_at_once_begin_one_store_under_one_pepper() {
+    let folder = described().without_env("JWT_SECRET").toml("[auth.jwt.default]\n").folder();
+    let names: Vec<_> = (0..8).map(|n| format!("consumer-{n}")).collect();
+    let at_once = |lines: Vec<Vec<&str>>| {
+        let children = lines.iter().map(|line| {
+            let mut command = folder.command();
+            let piped = std::process::Stdio::piped;
+            command.args(line).stdout(piped()).stderr(piped()).spawn().unwrap()
+        });
+        let children: Vec<_> = children.collect();
+        let outputs = children.into_iter().map(|child| child.wait_with_output().unwrap());
+        outputs
+            .map(|output| {
+                assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+                succeed(&output)
+            })
+            .collect::<Vec<_>>()
+    };
+    at_once(names.iter().map(|name| vec!["consumers", "add", name, "--plan", "free"]).collect());
+    let issued = at_once(names.iter().map(|name| vec!["keys", "issue", name]).collect());
+    let mut keys: Vec<_> = issued.iter().map(|text| text.lines().next().unwrap()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), names.len());
+    let listed = json_of(&folder, "keys list");
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), names.len());
+    assert!(listed.iter().all(|key| key["state"] == "live"), "one pepper: {listed:?}");
+    let made: Vec<_> =
+        files_in(&folder.path().join("data")).into_iter().map(|(name, _)| name).collect();
+    assert!(made.iter().all(|name| !name.starts_with('.')), "no drafts are left: {made:?}");
+}
+
+#[test]
 fn the_schema_knows_every_table_that_is_shipped() {
     let folder = tempfile::tempdir().unwrap();
     let output = program(&["schema"], folder.path());

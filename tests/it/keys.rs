@@ -1,7 +1,7 @@
 //! API keys in a running gateway: what the command line changes takes effect within a second, and
 //! a client learns nothing from a refusal that it should not.
 
-use crate::support::client::Answer;
+use crate::support::client::{Answer, Client};
 use crate::support::credential::{id_of, invented, with_another_secret};
 use crate::support::gateway::{Builder, Gateway, succeed};
 use crate::support::load::{Load, Running};
@@ -12,6 +12,9 @@ use datahub_gateway::auth::api_key::KeyForm;
 use datahub_gateway::auth::registry::{NewKey, Registry as _};
 use datahub_gateway::stores::Embedded;
 use datahub_gateway::telemetry::Clock;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -86,6 +89,42 @@ async fn a_revoked_key_stops_working_within_a_second_of_the_command() {
     let within = metrics.sum("revocation_delay_seconds_bucket", &[("le", "1")]);
     assert_eq!(within, metrics.sum("revocation_delay_seconds_count", &[]), "{metrics:?}");
     other.stop().await.expect_only(200);
+}
+
+#[tokio::test]
+async fn a_flood_of_invented_keys_does_not_keep_a_revocation_out() {
+    let gateway = described().key("acme", "big").start().await;
+    let running = load(&gateway, "x-api-key", &gateway.key("acme")).start();
+    running.goes_on(20).await;
+    let (address, over) = (gateway.address(), Arc::new(AtomicBool::new(false)));
+    let flood = {
+        let over = Arc::clone(&over);
+        let one = move || {
+            let client = Client::new(address);
+            let over = Arc::clone(&over);
+            async move {
+                let mut statuses = BTreeSet::new();
+                while !over.load(Ordering::Relaxed) {
+                    statuses.insert(client.get("/").key(&invented()).send().await.status);
+                }
+                statuses
+            }
+        };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let crowd = futures_util::future::join_all((0..32).map(|_| one()));
+            runtime.unwrap().block_on(crowd)
+        })
+    };
+    running.goes_on(100).await;
+    let line = ["keys", "revoke", &id_of(&gateway.key("acme"))];
+    let delay = takes_effect(&gateway, &running, &line, 401).await;
+    over.store(true, Ordering::Relaxed);
+    assert!(delay < SECOND, "{delay:?} after the command");
+    let statuses: BTreeSet<_> = flood.join().unwrap().into_iter().flatten().collect();
+    // Where too many ask at once, nobody can say: that is not the key's fault.
+    assert!(statuses.contains(&401) && statuses.iter().all(|one| [401, 503].contains(one)));
+    assert!(running.stop().await.failures().is_empty());
 }
 
 #[tokio::test]
@@ -342,6 +381,28 @@ async fn what_could_be_read_as_two_credentials_is_refused() {
     let log = gateway.access_log(wanted.len()).await;
     let causes: Vec<_> = log.iter().map(|line| line["cause"].as_str().unwrap()).collect();
     assert_eq!(causes, wanted);
+}
+
+#[tokio::test]
+async fn a_reload_changes_where_keys_are_read_and_which_are_ours() {
+    let gateway = described().key("acme", "big").start().await;
+    let key = gateway.key("acme");
+    let with = |header: &str| gateway.get("/").header(header, &key).send();
+    with("x-api-key").await.expect_status(200);
+    gateway.write_conf("keys.toml", "[auth.api_key]\nheader = \"Orders-Key\"\n");
+    assert_eq!(gateway.reload_and_wait().await.result, "success");
+    with("x-api-key").await.expect_status(401);
+    with("orders-key").await.expect_status(200);
+    gateway.write_conf("keys.toml", "[auth.api_key]\nenvironment = \"staging\"\n");
+    assert_eq!(gateway.reload_and_wait().await.result, "success");
+    with("x-api-key").await.expect_status(401);
+    gateway.stdout().containing("\"cause\":\"wrong_environment\"").await;
+    let staged = gateway.issue_key("acme", "big", &[]);
+    assert!(staged.starts_with("dh_staging_"), "{staged}");
+    eventually_async("the key to be known", async || {
+        (gateway.get("/").key(&staged).send().await.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

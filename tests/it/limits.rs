@@ -153,21 +153,27 @@ async fn of_many_at_once_exactly_the_burst_is_let_through() {
 }
 
 #[tokio::test]
-async fn a_steady_crowd_gets_the_burst_and_not_one_more() {
+async fn a_steady_crowd_gets_the_burst_and_not_one_more_however_it_connects() {
     let gateway = described()
+        .tls_listener("secure")
         .plan_with("trial", "[limits.requests]\nrate = \"1/h\"\nburst = 300")
         .start()
         .await;
-    let token = format!("Bearer {}", gateway.token("crowd"));
-    let running = Load::on(gateway.address())
-        .header("authorization", &token)
-        .connections(64)
-        .rate(1000)
-        .start();
-    running.goes_on(sized(800, 20_000)).await;
-    let summary = running.stop().await;
-    assert!(summary.failures().is_empty(), "{summary:?}");
-    assert_eq!(summary.statuses()[&200], 300, "{summary:?}");
+    let plain = || Load::on(gateway.address());
+    let secure = || Load::on(gateway.listener("secure"));
+    for (who, load) in
+        [("kept", plain()), ("fresh", plain().fresh()), ("http2", secure().http2(gateway.trust()))]
+    {
+        let token = format!("Bearer {}", gateway.token(who));
+        let load = load.header("authorization", &token).connections(64).rate(1000);
+        let running = load.start();
+        for _ in 0..sized(1, 20) {
+            running.goes_on(600).await;
+        }
+        let summary = running.stop().await;
+        assert!(summary.failures().is_empty(), "{who}: {summary:?}");
+        assert_eq!(summary.statuses()[&200], 300, "{who}: {summary:?}");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ mod draining;
 #[cfg(test)]
 mod driven;
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod forwarding;
 #[cfg(test)]
 mod harness;
@@ -34,6 +36,8 @@ mod keys;
 mod limits;
 #[cfg(test)]
 mod listeners;
+#[cfg(test)]
+mod multiplexed;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]

@@ -66,7 +66,7 @@ const ENDPOINT_UP: Spec = (
 );
 const HEADS: Spec = (
     "gateway_heads_refused_total",
-    "Request heads that were refused before any route was looked up.",
+    "Requests that were refused before a route was found.",
     &["code"],
     MetricType::COUNTER,
 );

@@ -116,7 +116,7 @@ impl Metrics {
         RuleMetrics::new(self.series.rules.series(id))
     }
 
-    /// A head was answered before any route was looked up.
+    /// A request was refused by its head, before a route was found.
     pub fn head_refused(&self, code: &'static str) {
         self.series.heads_refused.count(code);
     }

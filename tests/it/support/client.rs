@@ -319,7 +319,10 @@ impl Opened {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
+                    // An empty one only carries the end of an HTTP/2 stream.
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
                         return Ok(Some(data));
                     }
                 }

@@ -431,11 +431,18 @@ impl Gateway {
         self.process.signal("TERM");
     }
 
-    /// Asks for a reload and waits until one that began after this call could be counted.
+    /// Asks for a reload and waits for the one that it got: those of the file watch do not count,
+    /// they may have begun before the last change.
     pub(crate) async fn reload_and_wait(&self) -> Reloaded {
-        let before = self.metrics().await;
+        let by_signal = || {
+            let lines = self.stderr().all().into_iter();
+            lines.filter(|line| line.contains("\"trigger\":\"SIGHUP\""))
+        };
+        let before = by_signal().count();
         self.sighup();
-        self.reloaded_since(&before).await
+        let line = eventually("a reload on SIGHUP", || by_signal().nth(before)).await;
+        let result = if line.contains("is refused") { "failure" } else { "success" };
+        Reloaded { result: result.to_owned(), revision: revision(&self.metrics().await) }
     }
 
     /// Waits for a reload that `before` does not count yet, as the file watch makes it.

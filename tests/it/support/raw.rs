@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes a test gives it.
 
-use super::wire::{Head, Reader, Stream};
+use super::wire::{Framing, Head, Reader, Stream};
 use super::{soon, tls};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -98,6 +98,12 @@ impl RawClient {
     /// As [`RawClient::some`], where the connection may have been reset.
     pub(crate) async fn try_some(&mut self) -> std::io::Result<Vec<u8>> {
         soon("bytes", self.reader.some()).await
+    }
+
+    /// The next `count` bytes.
+    pub(crate) async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let framing = Framing::Length(count);
+        soon("bytes", self.reader.body(framing)).await.unwrap()
     }
 
     /// Sends a whole request and takes its response.

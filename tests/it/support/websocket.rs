@@ -65,6 +65,19 @@ impl WebSocket {
         soon("a message", self.stream.next()).await.map(Result::unwrap)
     }
 
+    /// Whether nothing comes for `span`.
+    pub(crate) async fn is_quiet_for(&mut self, span: std::time::Duration) -> bool {
+        tokio::time::timeout(span, self.stream.next()).await.is_err()
+    }
+
+    /// Waits for the other side to end the connection, with or without a goodbye.
+    pub(crate) async fn expect_end(&mut self) {
+        match soon("the end", self.stream.next()).await {
+            None | Some(Err(_)) => {}
+            Some(Ok(message)) => assert!(message.is_close(), "{message:?}"),
+        }
+    }
+
     /// Says goodbye and waits for the other side to do the same.
     pub(crate) async fn close(mut self) {
         soon("a close", self.stream.close(None)).await.unwrap();
