@@ -5,7 +5,7 @@ use crate::support::gateway::{Builder, Gateway};
 use crate::support::load::{Failure, Load, Running, Summary};
 use crate::support::origin::{Behaviour, Origin, Reply};
 use crate::support::raw::RawClient;
-use crate::support::{Stopwatch, eventually};
+use crate::support::{Stopwatch, eventually, sized};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -63,24 +63,36 @@ fn expect_lossless(name: &str, summary: &Summary) -> usize {
     summary.statuses()[&200]
 }
 
+async fn end_under_load(announce: &str, signal: &str) {
+    let origin = Origin::start().await;
+    let drain = format!("announce = \"{announce}\"\ndeadline = \"20s\"");
+    let mut gateway = proxying(&origin, &drain).tls_listener("secure").start().await;
+    let crowd = Crowd::start(&gateway);
+    crowd.goes_on(25).await;
+    gateway.process().signal(signal);
+    let status = gateway.wait_exit(Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(0), "{announce}");
+    let mut answered = 0;
+    for (name, summary) in crowd.stop().await {
+        answered += expect_lossless(&format!("{name}, announce {announce}"), &summary);
+    }
+    // The access log has all of it, and so has the origin.
+    assert_eq!(gateway.stdout().all().len(), answered, "{announce}");
+    assert_eq!(origin.requests(), answered, "{announce}");
+}
+
 #[tokio::test]
 async fn sigterm_under_load_loses_nothing() {
     for (announce, signal) in [("1s", "TERM"), ("0s", "TERM"), ("500ms", "INT")] {
-        let origin = Origin::start().await;
-        let drain = format!("announce = \"{announce}\"\ndeadline = \"20s\"");
-        let mut gateway = proxying(&origin, &drain).tls_listener("secure").start().await;
-        let crowd = Crowd::start(&gateway);
-        crowd.goes_on(25).await;
-        gateway.process().signal(signal);
-        let status = gateway.wait_exit(Duration::from_secs(10)).await;
-        assert_eq!(status.code(), Some(0), "{announce}");
-        let mut answered = 0;
-        for (name, summary) in crowd.stop().await {
-            answered += expect_lossless(&format!("{name}, announce {announce}"), &summary);
-        }
-        // The access log has all of it, and so has the origin.
-        assert_eq!(gateway.stdout().all().len(), answered, "{announce}");
-        assert_eq!(origin.requests(), answered, "{announce}");
+        end_under_load(announce, signal).await;
+    }
+}
+
+#[tokio::test]
+async fn soak_the_process_ends_again_and_again_under_load_and_loses_nothing() {
+    for round in 0..sized(1, 100) {
+        let announce = ["0s", "10ms", "100ms", "1s"][round % 4];
+        end_under_load(announce, "TERM").await;
     }
 }
 
@@ -264,11 +276,14 @@ async fn half_a_head_or_half_a_handshake_does_not_hold_the_end_up() {
     handshake.send([0x16, 0x03, 0x01, 0x02, 0x00]).await;
     // Nothing is said after the agreement on HTTP/2.
     let preface = RawClient::connect_tls(secure, &gateway.trust(), &["h2"]).await;
-    gateway.metric_is("connections_open", &[], 3.0).await;
+    // Or nothing but the preface and empty settings, and GOAWAY is not heard.
+    let mut deaf = RawClient::connect_tls(secure, &gateway.trust(), &["h2"]).await;
+    deaf.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    gateway.metric_is("connections_open", &[], 4.0).await;
     let (status, took) = gateway.stop(Duration::from_secs(1) + SLACK).await;
     assert_eq!(status.code(), Some(0));
     assert!(took >= Duration::from_secs(1), "{took:?}");
-    drop(preface);
+    drop((preface, deaf));
 }
 
 #[tokio::test]
