@@ -52,8 +52,12 @@ impl Drop for Running {
     }
 }
 
-/// A program, looked for where Debian keeps those for root as well.
+/// A program: the one that a variable names (`LOAD_NGINX`, `LOAD_WRK`), or else looked for where
+/// Debian keeps those for root as well.
 pub(crate) fn tool(name: &str) -> Command {
+    if let Some(path) = std::env::var_os(format!("LOAD_{}", name.to_uppercase())) {
+        return Command::new(path);
+    }
     let sbin = Path::new("/usr/sbin").join(name);
     if sbin.exists() { Command::new(sbin) } else { Command::new(name) }
 }
@@ -297,6 +301,8 @@ fn proxy_conf(folder: &Path, address: SocketAddr, origin: SocketAddr) -> String 
          proxy_set_header X-Request-Id $request_id;\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
          proxy_set_header X-Forwarded-Proto $scheme;\n\
+         proxy_set_header X-Forwarded-Host $http_host;\n\
+         proxy_set_header X-Forwarded-Port $server_port;\n\
          add_header X-Request-Id $request_id;\n}}\n}}\n",
         log.display()
     )
