@@ -38,10 +38,11 @@ docs: build-tools
 audit: build-tools
 	cargo test --locked --test audit
 
-# Every folder that ships must be one that the gateway would start with.
+# Every folder that ships must be one that the gateway would start with. `tls` names certificates
+# that each operator brings along; tests/config.rs checks it with some.
 conf: build-tools
 	@for folder in conf conf/examples/*/; do \
-		[ -d "$$folder" ] || continue; \
+		[ "$$folder" != conf/examples/tls/ ] || continue; \
 		echo "gateway --conf $$folder check"; \
 		$(GATEWAY) --conf "$$folder" check || exit 1; \
 	done

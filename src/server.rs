@@ -83,6 +83,7 @@ async fn serve(
 ) -> anyhow::Result<Ending> {
     let (hangup, mut end) = Signals::take().context("signals cannot be handled")?.split();
     let (loaded, watch) = load(&options.conf)?;
+    check_open_files(loaded.config.http.max_connections);
     let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
     let process = Process::build(loaded)?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
@@ -113,7 +114,11 @@ async fn serve(
     }
     let mut crew = process.work(runtime::deal(bound, workers, &process.drain))?;
     on_ready(&ready).await?;
-    log::info!(workers = workers.get(), revision = 1; "gateway is ready");
+    let addresses: Vec<_> =
+        ready.listeners.iter().map(|(name, address)| format!("{name}={address}")).collect();
+    log::info!(version = env!("CARGO_PKG_VERSION"), conf:% = options.conf.display(),
+        listeners = addresses.join(" "), workers = workers.get(), revision = 1;
+        "gateway is ready");
     process.until_the_end(&mut end, &mut crew).await
 }
 
@@ -130,6 +135,15 @@ fn load(conf: &Path) -> anyhow::Result<(Loaded, Option<FileWatch>)> {
         log::error!(error:% = error; "a file of the configuration is not watched");
     }
     Ok((loaded, watch))
+}
+
+/// Takes as many open files as the process may have, and says when that is too few.
+fn check_open_files(connections: usize) {
+    let (limit, needed) = (runtime::raise_open_files(), runtime::open_files_for(connections));
+    if limit < needed {
+        log::warn!(limit = limit, needed = needed, max_connections = connections;
+            "fewer open files than http.max_connections can need: raise the limit (ulimit -n), or lower it");
+    }
 }
 
 impl Process {
@@ -283,7 +297,10 @@ impl Process {
             Some(ended) = crew.join_next() => ended?.context("a worker cannot serve")?,
         }
         let times = self.live.load().config.drain;
-        log::info!("draining");
+        let (requests, connections) = (self.drain.requests(), self.drain.connections());
+        log::info!(requests = requests, connections = connections,
+            announce_seconds = times.announce.as_secs_f64(),
+            deadline_seconds = times.deadline.as_secs_f64(); "draining");
         let ending = runtime::drain(&self.drain, times, end).await;
         match ending {
             Ending::Idle => log::info!("drained"),

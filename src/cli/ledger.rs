@@ -42,7 +42,11 @@ impl Ledger<'_> {
 
     /// Prints a line.
     pub(super) fn print(&mut self, line: &str) -> anyhow::Result<()> {
-        writeln!(self.out, "{line}").context("the result could not be printed")
+        // In one piece: a reader that goes after the first part must not look like one that never was.
+        self.out
+            .write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| self.out.flush())
+            .context("the result could not be printed")
     }
 
     /// Prints rows below their headings, each column as wide as its widest cell.

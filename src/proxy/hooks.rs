@@ -19,7 +19,7 @@ use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Version};
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -256,6 +256,8 @@ impl ProxyHttp for Gateway {
         }
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);
+        // RFC 9110 2.5: what is passed on is in our version, whatever the endpoint speaks.
+        parts.version = parts.version.max(Version::HTTP_11);
         hop::strip(&mut parts.headers, ctx.status);
         hop::unchunk(session, &mut parts.headers);
         reply::decorate(&mut parts.headers, ctx);

@@ -11,6 +11,7 @@ use crate::proxy::wire::HeadCaps;
 use crate::proxy::{ConnectionLimits, Connections, Drain, Phase, Waits};
 use crate::snapshot::Live;
 use crate::telemetry::metrics::Metrics;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,6 +22,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+/// Between two complaints in the log about one thing.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// How long the accept loop rests when the process is out of file descriptors.
 const NO_FILES_REST: Duration = Duration::from_millis(50);
 
@@ -73,6 +76,7 @@ impl Worker {
                 tls: tls.map(TlsAcceptor::from),
                 connections: Arc::clone(&connections),
                 serving: serving.clone(),
+                complained: Mutex::default(),
             };
             loops.spawn(Arc::new(door).accept(listener));
         }
@@ -89,6 +93,7 @@ struct Door {
     tls: Option<TlsAcceptor>,
     connections: Arc<Connections>,
     serving: Serving,
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Door {
@@ -127,13 +132,26 @@ impl Door {
             Ok((tcp, _)) => self.open(tcp),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 self.serving.metrics.connection_refused("no_files");
-                log::error!(listener = &*self.name;
-                    "no file descriptor is left for a new connection: raise the limit on open files");
+                if self.may_complain() {
+                    log::error!(listener = &*self.name;
+                        "no open file is left for new connections: raise the limit (ulimit -n), or lower http.max_connections");
+                }
                 tokio::time::sleep(NO_FILES_REST).await;
             }
             // The client was gone before it was accepted.
             Err(error) => log::debug!("accept failed: {error}"),
         }
+    }
+
+    /// Whether the last complaint is long enough ago.
+    fn may_complain(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.complained.lock();
+        let due = last.is_none_or(|at| now.duration_since(at) >= COMPLAINTS);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 
     #[expect(

@@ -2,6 +2,7 @@
 //! anywhere, and measures how soon.
 
 use crate::auth::changes::{ChangeFeed, Changes};
+use crate::auth::directory::STALE_FOR;
 use crate::auth::{Directory, FeedEvent, Outage, follow};
 use crate::telemetry::{Clock, Metrics};
 use std::sync::Arc;
@@ -29,15 +30,20 @@ pub async fn run(
     clock: Clock,
     metrics: Arc<Metrics>,
 ) {
+    metrics.store_up(true);
     let observe = |event| match event {
         FeedEvent::Applied { delay, .. } => metrics.revocation(delay),
         FeedEvent::Down(outage) => {
+            metrics.store_up(false);
             metrics.store_failed("changes");
-            log::error!(reason = outage.as_str();
-                "the store cannot be asked for changes, cached keys keep working for a while");
+            log::error!(reason = outage.as_str(), known_keys_seconds = STALE_FOR.as_secs();
+                "the store does not answer, keys in use keep working for a limited time");
         }
         FeedEvent::Gap => log::warn!("changes may have been missed, all cached keys are void"),
-        FeedEvent::Up => log::info!("the store answers again"),
+        FeedEvent::Up => {
+            metrics.store_up(true);
+            log::info!("the store answers again");
+        }
     };
     follow(&*feed, &directory, &clock, observe).await;
 }

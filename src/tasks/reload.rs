@@ -36,7 +36,7 @@ pub struct Reload {
 
 /// What a reload came to.
 enum Outcome {
-    InForce { revision: u64, watched: Vec<PathBuf>, warnings: usize },
+    InForce { revision: u64, watched: Vec<PathBuf>, warnings: Report },
     Unchanged { revision: u64 },
 }
 
@@ -73,7 +73,10 @@ impl Reload {
                 self.rewatch(&watched);
                 self.watched = watched;
                 self.parts.metrics.reload_succeeded(revision);
-                log::info!(trigger = trigger, revision = revision, warnings = warnings;
+                if !warnings.is_empty() {
+                    log::warn!(warnings:% = warnings; "the configuration has warnings");
+                }
+                log::info!(trigger = trigger, revision = revision, warnings = warnings.len();
                     "configuration is in force");
             }
             Ok(Outcome::Unchanged { revision }) => {
@@ -126,7 +129,6 @@ fn publish(loaded: Loaded, live: &Live, parts: &Parts) -> Result<Outcome, BuildE
         return Ok(Outcome::Unchanged { revision: current.revision });
     }
     let revision = current.revision + 1;
-    let warnings = loaded.warnings.len();
     live.publish(Snapshot::build(loaded.config, parts, revision)?);
-    Ok(Outcome::InForce { revision, watched: loaded.watched, warnings })
+    Ok(Outcome::InForce { revision, watched: loaded.watched, warnings: loaded.warnings })
 }

@@ -84,7 +84,7 @@ const CONNECTIONS_REFUSED: Spec = (
 );
 const STORE_FAILURES: Spec = (
     "gateway_store_failures_total",
-    "Operations that a store did not carry out.",
+    "Outages of a store, by what it was asked when it did not answer.",
     &["operation"],
     MetricType::COUNTER,
 );

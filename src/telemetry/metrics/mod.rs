@@ -149,7 +149,12 @@ impl Metrics {
         self.scalars.last_reload_successful.set(0);
     }
 
-    /// A store did not do what it was asked.
+    /// The store answers, or has stopped to.
+    pub fn store_up(&self, up: bool) {
+        self.scalars.store_up.set(i64::from(up));
+    }
+
+    /// A store stopped doing what it is asked.
     pub fn store_failed(&self, operation: &'static str) {
         self.series.store_failures.count(operation);
     }

@@ -17,6 +17,7 @@ pub(super) struct Scalars {
     pub(super) last_reload_successful: IntGauge,
     pub(super) revocation_delay: Histogram,
     pub(super) access_log_dropped: IntCounter,
+    pub(super) store_up: IntGauge,
     last_size: AtomicUsize,
 }
 
@@ -56,6 +57,11 @@ impl Scalars {
                     "gateway_access_log_dropped_total",
                     "Lines of the access log that were thrown away because nobody took them.",
                 ),
+            ),
+            store_up: gauge(
+                registry,
+                "gateway_store_up",
+                "Whether the store of consumers and keys answers.",
             ),
             last_size: AtomicUsize::new(16 * 1024),
         }
