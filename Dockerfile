@@ -1,11 +1,12 @@
 # The gateway as a container: the binary, conf/, the certificates of the public authorities, and a
 # user that may write to one folder. `docker build -t datahub-gateway .`
 
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates cmake gcc libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
-# The image has the compiler that rust-toolchain.toml names, without the linters listed there.
+# The compiler of the image, in the version that rust-toolchain.toml names. That file stays outside, so
+# that rustup does not fetch the linters listed there; raise both together.
 ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
@@ -19,7 +20,7 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /src/target/release/gateway /usr/local/bin/gateway
 WORKDIR /app
 COPY conf conf
-# The store (consumers, keys, generated secrets) lies here: mount a volume to keep it.
+# The store and the generated secrets lie here: mount a volume, and keep them together.
 RUN install -d -m 700 -o 65532 -g 65532 data
 ENV DATAHUB_CONF=/app/conf
 USER 65532:65532
