@@ -83,7 +83,8 @@ async fn serve(
 ) -> anyhow::Result<Ending> {
     let (hangup, mut end) = Signals::take().context("signals cannot be handled")?.split();
     let (loaded, watch) = load(&options.conf)?;
-    check_open_files(loaded.config.http.max_connections);
+    let open_files = runtime::raise_open_files();
+    let connections = loaded.config.http.max_connections;
     let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
     let process = Process::build(loaded)?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
@@ -114,6 +115,7 @@ async fn serve(
     }
     let mut crew = process.work(runtime::deal(bound, workers, &process.drain))?;
     on_ready(&ready).await?;
+    check_open_files(open_files, connections);
     let addresses: Vec<_> =
         ready.listeners.iter().map(|(name, address)| format!("{name}={address}")).collect();
     log::info!(version = env!("CARGO_PKG_VERSION"), conf:% = options.conf.display(),
@@ -137,9 +139,9 @@ fn load(conf: &Path) -> anyhow::Result<(Loaded, Option<FileWatch>)> {
     Ok((loaded, watch))
 }
 
-/// Takes as many open files as the process may have, and says when that is too few.
-fn check_open_files(connections: usize) {
-    let (limit, needed) = (runtime::raise_open_files(), runtime::open_files_for(connections));
+/// Says when so many connections can need more open files than there may be.
+fn check_open_files(limit: u64, connections: usize) {
+    let needed = runtime::open_files_for(connections);
     if limit < needed {
         log::warn!(limit = limit, needed = needed, max_connections = connections;
             "fewer open files than http.max_connections can need: raise the limit (ulimit -n), or lower it");

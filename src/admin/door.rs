@@ -146,8 +146,12 @@ impl AsyncWrite for Visit {
 /// Lets through what was asked by address or as `localhost`. A page in a browser on this machine
 /// can point a name of its own at the loopback address, but not send another name than that.
 pub(super) async fn check_host(request: Request, next: Next) -> Response {
-    let hosts = request.headers().get_all(HOST);
-    let local = hosts.iter().all(|host| host.to_str().is_ok_and(is_local));
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let local = match (hosts.next(), hosts.next(), request.uri().authority()) {
+        (Some(host), None, None) => host.to_str().is_ok_and(is_local),
+        (None, None, Some(authority)) => is_local(authority.as_str()),
+        _ => false,
+    };
     if local { next.run(request).await } else { answers::misdirected() }
 }
 

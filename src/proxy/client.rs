@@ -38,8 +38,9 @@ impl Client {
 fn forwarded(headers: &HeaderMap, is_trusted: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
     let mut leftmost = None;
     for value in headers.get_all("x-forwarded-for").iter().rev() {
-        for hop in value.to_str().ok()?.rsplit(',') {
-            let ip = parse_hop(hop.trim())?;
+        // Byte by byte, so that what a client has put further left cannot spoil the rest.
+        for hop in value.as_bytes().rsplit(|&byte| byte == b',') {
+            let ip = parse_hop(std::str::from_utf8(hop).ok()?.trim())?;
             if !is_trusted(&ip) {
                 return Some(ip);
             }
@@ -63,6 +64,19 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_nothing_to_their_right() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"\xff, 203.0.113.9").unwrap();
+        headers.append("x-forwarded-for", value);
+        let client = Client::resolve(
+            "10.0.0.1:80".parse().unwrap(),
+            &headers,
+            &["10.0.0.0/8".parse().unwrap()],
+        );
+        assert_eq!(client.address.to_string(), "203.0.113.9");
+    }
 
     fn resolve(peer: &str, values: &[&'static str]) -> (String, bool) {
         let mut headers = HeaderMap::new();

@@ -5,7 +5,7 @@
 //! reached an endpoint is sent again only where `upstreams::retry` says that it is harmless.
 
 use super::exchange::Exchange;
-use super::rejection::{BadBody, Rejection, UpstreamFailure};
+use super::rejection::{BadBody, BadHead, Rejection, UpstreamFailure};
 use crate::telemetry::Clock;
 use crate::upstreams::{Body, Failure, Progress, may_retry};
 use http::HeaderValue;
@@ -34,7 +34,7 @@ pub(super) fn proxying(
     clock: &Clock,
 ) -> Box<Error> {
     if ctx.rejection.is_none() && *error.esource() == ErrorSource::Upstream {
-        ctx.rejection = out_of_time(session, ctx, &error);
+        ctx.rejection = out_of_time(session, ctx, &error, clock);
     }
     let ours = ctx.rejection.is_some();
     if ours || *error.esource() != ErrorSource::Upstream {
@@ -56,14 +56,20 @@ pub(super) fn proxying(
 
 /// The end of a time that was not the endpoint's: the client's, in the middle of its body, or the
 /// whole exchange's.
-fn out_of_time(session: &Session, ctx: &mut Exchange, error: &Error) -> Option<Rejection> {
+fn out_of_time(
+    session: &Session,
+    ctx: &mut Exchange,
+    error: &Error,
+    clock: &Clock,
+) -> Option<Rejection> {
     let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
     let passage = ctx.passage()?;
     if passage.cut_short() {
         return Some(UpstreamFailure::Timeout.into());
     }
-    let silent = *error.etype() == ErrorType::ReadTimedout;
-    (silent && !begun && passage.awaits_client()).then(|| BadBody::Timeout.into())
+    let silent = *error.etype() == ErrorType::ReadTimedout && passage.awaits_client();
+    let slow = silent || passage.client_pauses(clock.now());
+    (slow && !begun).then(|| BadBody::Timeout.into())
 }
 
 /// Whether the client waits to be asked for the body.
@@ -111,6 +117,8 @@ pub(super) fn reason(error: &Error, ctx: &mut Exchange) -> Option<Rejection> {
             | ErrorType::WriteError
             | ErrorType::WriteTimedout
             | ErrorType::ConnectionClosed => None,
+            // A field that `Connection` names and may not, for one.
+            ErrorType::InvalidHTTPHeader => Some(BadHead::Field.into()),
             _ => Some(BadBody::Malformed.into()),
         },
         ErrorSource::Upstream => Some(UpstreamFailure::Broken.into()),

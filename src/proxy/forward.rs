@@ -9,14 +9,14 @@ use super::exchange::internal;
 use crate::auth::{Caller, Credential, Field};
 use crate::routing::{HeaderEdits, PathRewrite, Target};
 use crate::telemetry::trace::TraceContext;
-use http::header::{COOKIE, FORWARDED, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TRANSFER_ENCODING};
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Names that only we may say.
 mod name {
@@ -43,26 +43,19 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Names that are never passed on from a client.
-const OWNED: [HeaderName; 7] = [
-    name::CONSUMER_ID,
-    name::CONSUMER_USERNAME,
-    name::CONSUMER_CUSTOM_ID,
-    name::CONSUMER_PLAN,
-    name::CREDENTIAL,
-    name::ANONYMOUS,
-    REQUEST_ID,
-];
+/// Names that are never passed on from a client. Load balancers do not set the last three, so from
+/// behind one they are the client's word as well.
+const OWNED: [HeaderName; 5] =
+    [name::ANONYMOUS, REQUEST_ID, name::FORWARDED_HOST, name::REAL_IP, FORWARDED];
+
+/// Beginnings of names that say who calls, here and in other gateways' words.
+const IDENTITY: [&str; 3] = ["x-consumer-", "x-credential-", "x-authenticated-"];
 
 /// Names that are passed on from a trusted proxy only.
-const HOP: [HeaderName; 6] = [
-    name::FORWARDED_FOR,
-    name::FORWARDED_PROTO,
-    name::FORWARDED_HOST,
-    name::FORWARDED_PORT,
-    name::REAL_IP,
-    FORWARDED,
-];
+const HOP: [HeaderName; 3] = [name::FORWARDED_FOR, name::FORWARDED_PROTO, name::FORWARDED_PORT];
+
+/// Names whose spelling with `_` some server could take for the framing of the message.
+const FRAMING: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING];
 
 /// Takes a request out of Pingora's type for as long as it is edited.
 ///
@@ -110,16 +103,27 @@ pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, credentials: &[Heade
 
 fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str().as_bytes();
-    if !matches!(text.first(), Some(b'x' | b'f')) {
-        return false;
+    match text.first() {
+        Some(b'x' | b'f') => {
+            IDENTITY.iter().any(|start| {
+                let head = text.get(..start.len()).unwrap_or_default();
+                alike(head, start.as_bytes())
+            }) || OWNED.iter().any(|owned| same(name, owned))
+                || HOP.iter().any(|hop| same(name, hop) && (!trusted || name != hop))
+        }
+        Some(b'c' | b'h' | b't') => {
+            FRAMING.iter().any(|framing| same(name, framing) && name != framing)
+        }
+        _ => false,
     }
-    OWNED.iter().any(|owned| same(name, owned))
-        || HOP.iter().any(|hop| same(name, hop) && (!trusted || name != hop))
 }
 
 /// Whether a server could read `name` as `owned`; names are lower case already.
 fn same(name: &HeaderName, owned: &HeaderName) -> bool {
-    let (a, b) = (name.as_str().as_bytes(), owned.as_str().as_bytes());
+    alike(name.as_str().as_bytes(), owned.as_str().as_bytes())
+}
+
+fn alike(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
 }
 
@@ -243,12 +247,18 @@ pub(super) fn forwarded(headers: &mut HeaderMap, arrival: Arrival) -> Result<()>
     let list = HeaderValue::from_maybe_shared(bytes::Bytes::from(list))
         .map_err(|_| internal("addresses are no header value"))?;
     headers.insert(name::FORWARDED_FOR, list);
-    let scheme = HeaderValue::from_static(if arrival.tls { "https" } else { "http" });
-    headers.entry(name::FORWARDED_PROTO).or_insert(scheme);
-    if let Some(host) = arrival.host {
-        headers.entry(name::FORWARDED_HOST).or_insert(host);
+    let proto = headers.get(name::FORWARDED_PROTO).map(HeaderValue::as_bytes);
+    if !matches!(proto, Some(b"http" | b"https")) {
+        let scheme = HeaderValue::from_static(if arrival.tls { "https" } else { "http" });
+        headers.insert(name::FORWARDED_PROTO, scheme);
     }
-    headers.entry(name::FORWARDED_PORT).or_insert_with(|| HeaderValue::from(arrival.port));
+    if let Some(host) = arrival.host {
+        headers.insert(name::FORWARDED_HOST, host);
+    }
+    let port = headers.get(name::FORWARDED_PORT).and_then(|port| port.to_str().ok());
+    if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+        headers.insert(name::FORWARDED_PORT, HeaderValue::from(arrival.port));
+    }
     Ok(())
 }
 
@@ -278,14 +288,24 @@ fn address_text(ip: IpAddr) -> AddressText {
 /// # Errors
 /// Never for an authority that was parsed.
 pub(super) fn host(
-    headers: &mut HeaderMap,
+    request: &mut RequestParts,
     rewrite: Option<&HeaderValue>,
     authority: Option<&str>,
+    here: Option<SocketAddr>,
 ) -> Result<()> {
+    let (headers, h2) = (&mut request.headers, request.uri.authority().is_some());
+    let told = headers.contains_key(HOST);
     let host = match (rewrite, authority) {
         (Some(host), _) => host.clone(),
         (None, Some(authority)) => HeaderValue::from_str(authority)
             .map_err(|_| internal("an authority is no header value"))?,
+        // HTTP/1.0 may leave it out, but the upstream speaks a later version with us: it is told the
+        // address that was called.
+        (None, None) if !told && !h2 => match here {
+            Some(here) => HeaderValue::from_str(&here.to_string())
+                .map_err(|_| internal("an address is no header value"))?,
+            None => return Ok(()),
+        },
         (None, None) => return Ok(()),
     };
     headers.insert(HOST, host);
@@ -322,6 +342,10 @@ mod tests {
             "X-Consumer-ID",
             "x_consumer_id",
             "X-Consumer_Plan",
+            "X-Consumer-Groups",
+            "x_authenticated-userid",
+            "Transfer_Encoding",
+            "content_length",
             "x-credential-identifier",
             "X-Request-Id",
             "X-Forwarded-For",
@@ -350,7 +374,7 @@ mod tests {
         };
         forwarded(&mut headers, Arrival { client, tls: true, port: 443, host: None }).unwrap();
         assert_eq!(headers["x-forwarded-for"], "v, 10.0.0.9");
-        assert_eq!(headers["x-forwarded-proto"], "v");
+        assert_eq!(headers["x-forwarded-proto"], "https", "`v` is no scheme");
         assert_eq!(headers["x-forwarded-port"], "443");
         assert!(!headers.contains_key("x_forwarded_for"));
     }

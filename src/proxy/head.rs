@@ -15,6 +15,9 @@ use pingora_http::RequestHeader;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+/// Bytes of a method.
+pub(super) const MAX_METHOD: usize = 32;
+
 /// What a request asks for.
 pub struct Head<'a> {
     header: &'a RequestHeader,
@@ -43,8 +46,13 @@ impl<'a> Head<'a> {
         if header.headers.len() > caps.fields {
             return Err(BadHead::TooManyFields);
         }
-        if matches!(header.method, Method::TRACE | Method::CONNECT) {
+        let method = &header.method;
+        if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().len() > MAX_METHOD
+        {
             return Err(BadHead::Method);
+        }
+        if header.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+            return Err(BadHead::Framing);
         }
         let raw = std::str::from_utf8(header.raw_path()).map_err(|_| BadHead::Target)?;
         let target = Target::parse(raw)?;

@@ -94,7 +94,7 @@ impl Gateway {
             Action::Proxy(way) => {
                 let sender = Sender {
                     body: !session.as_downstream_mut().is_body_empty(),
-                    upgrade: session.is_upgrade_req(),
+                    upgrade: hop::is_websocket(session.req_header()),
                     patience: ctx.snapshot.http.body_timeout,
                 };
                 let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
@@ -214,20 +214,24 @@ impl ProxyHttp for Gateway {
         } else {
             ctx.snapshot.authenticator.credential_headers_of(&route.auth)
         };
+        let here = session.server_addr().and_then(|address| address.as_inet()).copied();
         let ends = request.send_end_stream();
         let mut parts = forward::take_request(request);
         let arrival = Arrival {
             client: ctx.client,
             tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
-            port: session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port()),
+            port: here.map_or(0, |address| address.port()),
             host: forward::asked_host(&parts),
         };
+        if !hop::is_websocket(session.req_header()) {
+            hop::refuse_upgrade(&mut parts.headers);
+        }
         forward::strip(&mut parts.headers, ctx.client.trusted, credentials);
         forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
         forward::forwarded(&mut parts.headers, arrival)?;
         forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
         forward::join_cookies(&mut parts.headers)?;
-        forward::host(&mut parts.headers, route.rewrite.host.as_ref(), target.authority())?;
+        forward::host(&mut parts, route.rewrite.host.as_ref(), target.authority(), here)?;
         forward::edit(&mut parts.headers, &route.rewrite.request);
         forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
         *request = parts.into();

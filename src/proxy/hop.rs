@@ -1,11 +1,13 @@
-//! Fields of a response that are between the upstream and us, and end here (RFC 9110 7.6.1).
+//! Fields that are between two neighbours, and end here (RFC 9110 7.6.1), and the one wish for
+//! another protocol that is passed on.
 //!
 //! Pingora does this for requests, and for responses only on the way into HTTP/2. `Connection`
 //! itself and, but for HTTP/1.0, the framing are its own business: it writes them anew for each
 //! client.
 
-use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -25,6 +27,28 @@ pub(super) fn strip(response: &mut HeaderMap, status: u16) {
     }
 }
 
+/// Whether the client asks for a WebSocket, in so many words and without a body (RFC 6455 4.1). Only
+/// such a request may go on to be something else than HTTP.
+pub(super) fn is_websocket(request: &RequestHeader) -> bool {
+    let headers = &request.headers;
+    let mut wishes = headers.get_all(UPGRADE).iter();
+    let websocket = |wish: &HeaderValue| wish.as_bytes().eq_ignore_ascii_case(b"websocket");
+    wishes.next().is_some_and(websocket)
+        && wishes.next().is_none()
+        && request.method == Method::GET
+        && request.version == Version::HTTP_11
+        && options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+        && !headers.contains_key(TRANSFER_ENCODING)
+        && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
+}
+
+/// Takes any other such wish out of a request that is passed on.
+pub(super) fn refuse_upgrade(request: &mut HeaderMap) {
+    if request.remove(UPGRADE).is_some() {
+        request.remove(CONNECTION);
+    }
+}
+
 /// Ends a body without a length by the end of the connection for HTTP/1.0, which knows no chunks.
 pub(super) fn unchunk(session: &mut Session, response: &mut HeaderMap) {
     if session.req_header().version == Version::HTTP_10
@@ -36,10 +60,7 @@ pub(super) fn unchunk(session: &mut Session, response: &mut HeaderMap) {
 
 /// The fields that `Connection` names, without those that stand for the connection itself.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let options = headers.get_all(CONNECTION).iter();
-    options
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii)
+    options(headers)
         .filter(|option| {
             let known: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
             !known.iter().any(|word| word.eq_ignore_ascii_case(option))
@@ -48,10 +69,46 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// What `Connection` lists.
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lists = headers.get_all(CONNECTION).iter();
+    lists.flat_map(|list| list.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+
+    #[test]
+    fn only_a_plain_wish_for_a_websocket_is_one() {
+        type Sent = &'static [(&'static str, &'static str)];
+        let table: &[(&str, Sent, bool)] = &[
+            ("GET", &[("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")], true),
+            (
+                "GET",
+                &[("upgrade", "websocket"), ("connection", "upgrade"), ("content-length", "0")],
+                true,
+            ),
+            ("GET", &[("upgrade", "websocket")], false),
+            ("GET", &[("upgrade", "foo"), ("connection", "upgrade")], false),
+            ("GET", &[("upgrade", "h2c, websocket"), ("connection", "upgrade")], false),
+            ("POST", &[("upgrade", "websocket"), ("connection", "upgrade")], false),
+            (
+                "GET",
+                &[("upgrade", "websocket"), ("connection", "upgrade"), ("content-length", "9")],
+                false,
+            ),
+            ("GET", &[("connection", "upgrade")], false),
+        ];
+        for (method, fields, expected) in table {
+            let mut request = RequestHeader::build(*method, b"/", None).unwrap();
+            request.set_version(Version::HTTP_11);
+            for (name, value) in *fields {
+                request.append_header(*name, *value).unwrap();
+            }
+            assert_eq!(is_websocket(&request), *expected, "{method} {fields:?}");
+        }
+    }
 
     fn left(status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut response = HeaderMap::new();

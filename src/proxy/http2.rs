@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// Bytes of a response that wait on a stream for its client.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Malformed requests after which a connection is given up.
 const MAX_MALFORMED: usize = 32;
 
@@ -74,6 +76,8 @@ impl Http2 {
             socket_digest: stream.get_socket_digest(),
         });
         let mut options = default_h2_options();
+        // A client that does not read holds at most this much of each response here.
+        options.max_send_buffer_size(SEND_BUFFER);
         options.max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX));
         let preface = Instant::now() + limits.head_timeout;
         let mut connection = match waits.within(preface, handshake(stream, Some(options))).await {

@@ -70,7 +70,12 @@ pub struct Passage {
     tried: Tried,
     deadline: Moment,
     try_began: Moment,
+    /// When the client last sent something of its body.
+    heard: Moment,
 }
+
+/// An endpoint that closes after a client's pause of this length is not to blame.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Passage {
     /// Begins a way. The total timeout runs from here.
@@ -98,6 +103,7 @@ impl Passage {
             tried: Tried::default(),
             deadline: now + way.timeouts.total,
             try_began: now,
+            heard: now,
         }
     }
 
@@ -126,6 +132,7 @@ impl Passage {
         self.reused = false;
         self.sent = None;
         self.try_began = now;
+        self.heard = now;
         let bounded = Timeouts {
             connect: self.timeouts.connect.min(left),
             per_try: self.timeouts.per_try.min(left),
@@ -178,6 +185,7 @@ impl Passage {
         }
         self.invited = true;
         let now = clock.now();
+        self.heard = now;
         if !self.stream && now >= self.deadline {
             return Err(BadBody::Timeout);
         }
@@ -198,10 +206,17 @@ impl Passage {
         }
     }
 
-    /// Whether it is the client's turn: to send the rest of its body.
+    /// Whether it is the client's turn: to send the rest of its body. A client that waits to be
+    /// asked for it need not wait for ever (RFC 9110 10.1.1).
     #[must_use]
     pub fn awaits_client(&self) -> bool {
-        self.sender.body && self.invited && self.sent.is_none()
+        self.sender.body && self.sent.is_none()
+    }
+
+    /// Whether the client has paused inside its body for so long that an endpoint may give up.
+    #[must_use]
+    pub fn client_pauses(&self, now: Moment) -> bool {
+        self.awaits_client() && now.since(self.heard) >= PAUSE
     }
 
     /// The response's head is here; `switched` to the protocol that the client asked for, or not.
@@ -298,7 +313,9 @@ impl Passage {
     }
 
     fn watch_for_head(&mut self, now: Moment) {
-        let left = self.timeouts.per_try.min(self.deadline.since(now));
+        // A stream may take longer than the total to send what it has.
+        let most = if self.flows { self.timeouts.per_try } else { self.deadline.since(now) };
+        let left = self.timeouts.per_try.min(most);
         if self.stream || left < self.read_timeout {
             self.watchdog.set(left);
         }

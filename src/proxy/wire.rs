@@ -8,6 +8,7 @@
 //!
 //! Must stay true: one pass, and no allocation but for a target in absolute-form.
 
+use super::head::MAX_METHOD;
 use super::rejection::BadHead;
 use crate::config::Http;
 use crate::routing::parse_host;
@@ -126,7 +127,7 @@ fn check_request_line(line: &[u8], max_target: usize) -> Result<(&[u8], bool), B
     let target = line.get(first + 1..last).unwrap_or_default();
     let version = line.get(last + 1..).unwrap_or_default();
     let is_method =
-        !method.is_empty() && method.len() <= 32 && method.iter().copied().all(is_token);
+        !method.is_empty() && method.len() <= MAX_METHOD && method.iter().copied().all(is_token);
     // Pingora would answer CONNECT itself, before any hook could count it.
     if !is_method || method == b"CONNECT" {
         return Err(BadHead::Method);

@@ -91,7 +91,7 @@ async fn a_store_that_is_gone_for_a_while_costs_known_callers_nothing() {
     }
     running.stop().await.expect_only(200);
     let said = gateway.stderr().text();
-    assert!(said.contains("cached keys keep working for a while"), "{said}");
+    assert!(said.contains("keys in use keep working for a limited time"), "{said}");
     assert!(said.contains("the store cannot be read"), "{said}");
     assert!(said.lines().count() < 30, "the log is not flooded: {said}");
 }
