@@ -54,21 +54,19 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Check => check::check(&cli.conf),
         Command::Consumers(args) => {
-            let open = match args.command {
-                consumers::Command::Add { .. } => Embedded::open,
-                _ => Embedded::open_existing,
+            let access = match args.command {
+                consumers::Command::Add { .. } => MAKING,
+                _ => EXISTING,
             };
-            done(administrate(&cli.conf, open, args.json, async |office| {
+            done(administrate(&cli.conf, access, args.json, async |office| {
                 consumers::run(args.command, &mut office.ledger()).await
             }))
         }
         Command::Healthcheck(args) => healthcheck::run(&args),
-        Command::Keys(args) => {
-            done(administrate(&cli.conf, Embedded::open_existing, args.json, async |office| {
-                let keys = office.config.api_key.clone();
-                keys::run(args.command, &keys, &mut office.ledger()).await
-            }))
-        }
+        Command::Keys(args) => done(administrate(&cli.conf, EXISTING, args.json, async |office| {
+            let keys = office.config.api_key.clone();
+            keys::run(args.command, &keys, &mut office.ledger()).await
+        })),
         Command::Run(args) => run::run(cli.conf, &args),
         Command::Schema => schema::schema(),
     }
@@ -133,18 +131,23 @@ impl Office {
     }
 }
 
-/// How a command comes to its store.
-type Open = fn(&Path, Clock) -> Result<Embedded, StoreError>;
+/// How a command comes to its secrets and its store.
+type Access = (SecretFiles, fn(&Path, Clock) -> Result<Embedded, StoreError>);
+
+/// Both are made where there is none.
+const MAKING: Access = (SecretFiles::Create, Embedded::open);
+/// Nothing is made: a pepper beside no store would pass for the one that its keys were made with.
+const EXISTING: Access = (SecretFiles::Leave, Embedded::open_existing);
 
 /// Opens the store that the configuration names and does `work` on it. A gateway that runs on the
 /// same store takes notice by itself.
 fn administrate(
     conf: &Path,
-    open: Open,
+    (secrets, open): Access,
     json: bool,
     work: impl AsyncFnOnce(&mut Office) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let config = config::load(conf, SecretFiles::Create)
+    let config = config::load(conf, secrets)
         .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))?
         .config;
     let clock = Clock::system();
