@@ -293,7 +293,7 @@ mod tests {
         let path = folder.path().join("data/jwt.secret");
         let mut vault = Vault::new(folder.path(), &nothing);
         assert!(vault.lacks("JWT_SECRET", &path));
-        assert_eq!(vault.watched, [path.clone()], "it may come back");
+        assert!(vault.watched.contains(&path), "it may come back");
         let invalid = vault.read_or_make("JWT_SECRET", &path, SecretFiles::Keep).unwrap_err();
         assert!(invalid.label.contains("cannot be read"), "{invalid:?}");
         assert!(!path.parent().unwrap().exists() && vault.created.is_empty());

@@ -37,11 +37,6 @@ pub(crate) fn compile(
         (file.auth.jwt.0.iter()).map(|(name, jwt)| draft(name, &jwt.value, plans, cx)).collect();
     refuse_shared(&file.auth.jwt, cx);
 
-    // Nothing is written for a configuration that cannot be used.
-    let files = match files {
-        SecretFiles::Create if !cx.findings.is_clean() => SecretFiles::Leave,
-        files => files,
-    };
     let store = cx.sources.dir.join(&file.store.path.value);
     let what = Wanted {
         what: "the pepper of API keys",
@@ -173,7 +168,12 @@ fn secret(
                 });
                 return None;
             }
-            let files = if needed { SecretFiles::Keep } else { files };
+            let files = match files {
+                _ if needed => SecretFiles::Keep,
+                // Nothing is written for a configuration that cannot be used.
+                SecretFiles::Create if !cx.findings.is_clean() => SecretFiles::Leave,
+                files => files,
+            };
             (cx.vault.read_or_make(wanted.variable, &path, files), wanted.place)
         }
     };
@@ -208,7 +208,7 @@ fn missing(
             let message =
                 format!("the store `{store}` exists, but the pepper of its keys does not");
             Diagnostic::error(message)
-                .help(format!("restore `{path}`, or set `{variable}` if it was there"))
+                .help(format!("restore `{path}`, or set `{variable}` if that was it"))
                 .help(format!(
                     "to give up all keys, put 32 random bytes or more into `{path}`, with mode 0600"
                 ))
