@@ -133,6 +133,9 @@ fn load(conf: &Path) -> anyhow::Result<(Loaded, Option<FileWatch>)> {
     let mut watch = FileWatch::start(&[conf.to_path_buf()]).inspect_err(unwatched).ok();
     let loaded = config::load(conf, SecretFiles::Create)
         .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))?;
+    for path in &loaded.created {
+        log::warn!(path:% = path.display(); "made a new secret");
+    }
     if let Some(Err(error)) = watch.as_mut().map(|watch| watch.update(&loaded.watched)) {
         log::error!(error:% = error; "a file of the configuration is not watched");
     }
@@ -148,11 +151,21 @@ fn check_open_files(limit: u64, connections: usize) {
     }
 }
 
+/// Opens the store; one that has to be made knows nobody, which the operator should hear of.
+fn open_store(path: &Path, clock: &Clock) -> anyhow::Result<Arc<Embedded>> {
+    let known = path.exists();
+    let store = Embedded::open(path, clock.clone())?;
+    if !known {
+        log::warn!(path:% = path.display(); "made a new, empty store");
+    }
+    Ok(Arc::new(store))
+}
+
 impl Process {
     fn build(loaded: Loaded) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let metrics = Metrics::new();
-        let store = Arc::new(Embedded::open(&loaded.config.fixed.store_path, clock.clone())?);
+        let store = open_store(&loaded.config.fixed.store_path, &clock)?;
         let parts = Parts {
             limiter: Limiter::new(clock.clone()),
             registry: Registry::new(clock.clone()),

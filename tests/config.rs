@@ -1,6 +1,7 @@
 //! Configuration folders against what operators are told about them.
 //!
-//! `tests/golden/config/*.txt` are cases: the files of a folder, then the report. A folder also has
+//! `tests/golden/config/*.txt` are cases: the files of a folder, then the report (of a check, `at the
+//! start` or `of a reload`). A folder also has
 //! a `conf/base.toml` with a listener, the upstream `billing`, the plan `free` and an issuer, unless
 //! the case brings its own. `UPDATE_GOLDEN=1` writes the reports anew; read the difference before it
 //! is committed.
@@ -74,7 +75,11 @@ impl Folder {
     }
 
     fn load(&self) -> Result<Loaded, Report> {
-        config::load_in(&self.conf(), SecretFiles::Leave, &environment)
+        self.load_with(SecretFiles::Leave)
+    }
+
+    fn load_with(&self, secrets: SecretFiles) -> Result<Loaded, Report> {
+        config::load_in(&self.conf(), secrets, &environment)
     }
 
     fn told(&self, report: &Report) -> String {
@@ -82,13 +87,22 @@ impl Folder {
     }
 }
 
-/// The files of a case, and the report that is expected.
-fn case(text: &str) -> (Vec<(String, u32, String)>, String) {
+/// The files of a case, what becomes of missing secrets, and the report that is expected.
+fn case(text: &str) -> (Vec<(String, u32, String)>, SecretFiles, String) {
     let mut files: Vec<(String, u32, String)> = Vec::new();
+    let mut secrets = SecretFiles::Leave;
     let mut lines = text.split_inclusive('\n');
     for line in &mut lines {
         match line.trim_end().strip_prefix("--- ") {
             Some("report") => break,
+            Some("report at the start") => {
+                secrets = SecretFiles::Create;
+                break;
+            }
+            Some("report of a reload") => {
+                secrets = SecretFiles::Keep;
+                break;
+            }
             Some(header) => {
                 let (path, mode) = header.split_once(" mode ").unwrap_or((header, "600"));
                 files.push((path.into(), u32::from_str_radix(mode, 8).unwrap(), String::new()));
@@ -96,7 +110,7 @@ fn case(text: &str) -> (Vec<(String, u32, String)>, String) {
             None => files.last_mut().unwrap().2.push_str(line),
         }
     }
-    (files, lines.collect())
+    (files, secrets, lines.collect())
 }
 
 #[test]
@@ -107,21 +121,21 @@ fn every_error_is_told_with_its_place_its_reason_and_a_way_out() {
     for entry in std::fs::read_dir(repository("tests/golden/config")).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let (files, expected) = case(&text);
+        let (files, secrets, expected) = case(&text);
         let own = files.iter().any(|(file, ..)| file.starts_with("conf/base."));
         let folder = Folder::with(if own { &[] } else { &[("conf/base.toml", BASE)] });
         for (file, mode, text) in &files {
             folder.write(file, text, *mode);
         }
-        let told = match folder.load() {
+        let told = match folder.load_with(secrets) {
             Err(report) => folder.told(&report),
             Ok(loaded) if loaded.warnings.is_empty() => "nothing".to_owned(),
             Ok(loaded) => folder.told(&loaded.warnings),
         } + "\n";
         cases += 1;
         if update {
-            let head = text.split("--- report").next().unwrap();
-            std::fs::write(&path, format!("{head}--- report\n{told}")).unwrap();
+            let head = text.strip_suffix(&expected).unwrap();
+            std::fs::write(&path, format!("{head}{told}")).unwrap();
         } else if told != expected {
             writeln!(wrong, "{}\nexpected:\n{expected}\nis:\n{told}", path.display()).unwrap();
         }
@@ -240,7 +254,33 @@ fn missing_secrets_are_made_only_for_a_configuration_that_can_be_run() {
         let mode = std::fs::metadata(data.join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(first.watched.iter().any(|path| path.ends_with(name)));
+        assert!(first.created.iter().any(|path| path.ends_with(name)));
     }
+    assert_eq!((first.created.len(), second.created.len()), (2, 0));
+}
+
+#[test]
+fn a_lost_secret_is_never_replaced_by_a_reload_and_a_pepper_never_beside_a_store() {
+    let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/jwt.toml", "[auth.jwt.own]\n")]);
+    let data = folder.0.path().join("data");
+    let report = folder.load_with(SecretFiles::Keep).unwrap_err();
+    assert!(!data.exists());
+    for name in ["api-key.pepper", "jwt.secret"] {
+        assert!(report.watched().iter().any(|path| path.ends_with(name)), "it may come back");
+    }
+
+    folder.write("data/gateway.db", "", 0o600);
+    for secrets in [SecretFiles::Create, SecretFiles::Keep, SecretFiles::Leave] {
+        let report = folder.load_with(secrets).unwrap_err().to_string();
+        assert!(report.contains("pepper"), "{secrets:?}: {report}");
+        let made = ["api-key.pepper", "jwt.secret"].map(|name| data.join(name).exists());
+        assert_eq!(made, [false, false], "{secrets:?}");
+    }
+    folder.write("data/api-key.pepper", "p".repeat(32), 0o600);
+    let before = folder.load_with(SecretFiles::Create).unwrap();
+    assert_eq!(before.created, [folder.conf().join("../data/jwt.secret")]);
+    let kept = folder.load_with(SecretFiles::Keep).unwrap();
+    assert_eq!(kept.config, before.config);
 }
 
 const SECURE: &str = "

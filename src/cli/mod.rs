@@ -12,7 +12,7 @@ pub mod schema;
 pub use ledger::Ledger;
 
 use crate::config::{self, SecretFiles};
-use crate::stores::embedded::{Embedded, StoreError};
+use crate::stores::embedded::Embedded;
 use crate::telemetry::Clock;
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write as _};
@@ -55,8 +55,8 @@ pub fn main() -> ExitCode {
         Command::Check => check::check(&cli.conf),
         Command::Consumers(args) => {
             let open = match args.command {
-                consumers::Command::Add { .. } => Embedded::open,
-                _ => Embedded::open_existing,
+                consumers::Command::Add { .. } => open_or_make,
+                _ => open_existing,
             };
             done(administrate(&cli.conf, open, args.json, async |office| {
                 consumers::run(args.command, &mut office.ledger()).await
@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
         }
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Keys(args) => {
-            done(administrate(&cli.conf, Embedded::open_existing, args.json, async |office| {
+            done(administrate(&cli.conf, open_existing, args.json, async |office| {
                 let keys = office.config.api_key.clone();
                 keys::run(args.command, &keys, &mut office.ledger()).await
             }))
@@ -133,8 +133,32 @@ impl Office {
     }
 }
 
-/// How a command comes to its store.
-type Open = fn(&Path, Clock) -> Result<Embedded, StoreError>;
+/// How a command comes to its configuration and its store.
+type Open = fn(&Path, Clock) -> anyhow::Result<(config::Config, Embedded)>;
+
+/// Makes nothing: a secret that a running gateway has lost must not come back as another one.
+fn open_existing(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, Embedded)> {
+    let path = load(conf, SecretFiles::Leave)?.fixed.store_path;
+    let store = Embedded::open_existing(&path, clock)?;
+    // Another command may have made the store, and its pepper, after the first look at them.
+    Ok((load(conf, SecretFiles::Leave)?, store))
+}
+
+/// Makes the store where there is none, and secrets only for a store that is made.
+fn open_or_make(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, Embedded)> {
+    let mut config = load(conf, SecretFiles::Leave)?;
+    if !config.fixed.store_path.exists() {
+        config = load(conf, SecretFiles::Create)?;
+    }
+    let store = Embedded::open(&config.fixed.store_path, clock)?;
+    Ok((config, store))
+}
+
+fn load(conf: &Path, secrets: SecretFiles) -> anyhow::Result<config::Config> {
+    config::load(conf, secrets)
+        .map(|loaded| loaded.config)
+        .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))
+}
 
 /// Opens the store that the configuration names and does `work` on it. A gateway that runs on the
 /// same store takes notice by itself.
@@ -144,11 +168,8 @@ fn administrate(
     json: bool,
     work: impl AsyncFnOnce(&mut Office) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let config = config::load(conf, SecretFiles::Create)
-        .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))?
-        .config;
     let clock = Clock::system();
-    let store = open(&config.fixed.store_path, clock.clone())?;
+    let (config, store) = open(conf, clock.clone())?;
     let mut office = Office {
         plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
         config,

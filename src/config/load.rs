@@ -19,6 +19,8 @@ pub struct Loaded {
     /// Folders and files whose change should load it again: the folder itself, certificates,
     /// secrets, authorities.
     pub watched: Vec<PathBuf>,
+    /// Secrets that were made, each in a file of its own.
+    pub created: Vec<PathBuf>,
     /// What the operator should know; often empty.
     pub warnings: Report,
     /// How many files were read.
@@ -73,13 +75,14 @@ pub fn load_in(
     let mut cx = Context { sources: &sources, lost, complete, findings, vault, watched };
     let compiled = compile::compile(&file, secrets, &mut cx);
     let Context { mut findings, vault, mut watched, .. } = cx;
-    watched.extend(vault.watched);
+    watched.extend_from_slice(&vault.watched);
     watched.sort();
     watched.dedup();
     match compiled {
         Some(compiled) if findings.is_clean() => Ok(Loaded {
             config: compiled.config,
             watched,
+            created: vault.created,
             warnings: findings.into_report(&sources),
             files: sources.files.len(),
             origins: compiled.origins,
@@ -89,6 +92,9 @@ pub fn load_in(
             if findings.is_clean() {
                 // Each part that fails says why; this line is for the case that one forgot.
                 findings.push(Diagnostic::error("the configuration cannot be used").at_file(dir));
+            }
+            for path in &vault.created {
+                findings.push(Diagnostic::warning("a new secret was made").at_file(path));
             }
             Err(findings.into_report(&sources).watching(watched))
         }

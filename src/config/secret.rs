@@ -23,8 +23,11 @@ const LONGEST: u64 = 64 * 1024;
 /// What happens when the secrets that a gateway needs are nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretFiles {
-    /// They are made and kept in private files beside the store.
+    /// They are made and kept in private files beside the store; no pepper for keys that there are.
     Create,
+    /// Nothing is written, and what is missing is a mistake: a reload must not turn a lost file into
+    /// a new secret, under which no key and no token is valid.
+    Keep,
     /// Nothing is written; a value for this once stands in (`check`).
     Leave,
 }
@@ -87,12 +90,14 @@ pub(crate) struct Vault<'a> {
     environment: &'a Environment<'a>,
     /// Files whose change matters.
     pub(crate) watched: Vec<PathBuf>,
+    /// Files that were made.
+    pub(crate) created: Vec<PathBuf>,
 }
 
 impl<'a> Vault<'a> {
     /// A vault for the configuration in `dir`.
     pub(crate) fn new(dir: &'a Path, environment: &'a Environment<'a>) -> Self {
-        Self { dir, environment, watched: Vec::new() }
+        Self { dir, environment, watched: Vec::new(), created: Vec::new() }
     }
 
     /// Reads what a pointer points to, whatever its length.
@@ -118,6 +123,15 @@ impl<'a> Vault<'a> {
         self.read(pointer).and_then(long_enough)
     }
 
+    /// Whether [`Self::read_or_make`] would have to make the key. Its file may come (back) then.
+    pub(crate) fn lacks(&mut self, variable: &str, path: &Path) -> bool {
+        let lacks = (self.environment)(variable).is_none() && !path.exists();
+        if lacks {
+            self.watched.push(path.to_owned());
+        }
+        lacks
+    }
+
     /// The key where the file names none: a variable, or a private file that is made if it has to.
     pub(crate) fn read_or_make(
         &mut self,
@@ -134,8 +148,8 @@ impl<'a> Vault<'a> {
         if !known && files == SecretFiles::Leave {
             return random().map(Secret);
         }
-        if !known {
-            make(path).map_err(|error| {
+        if !known && files == SecretFiles::Create {
+            let made = make(path).map_err(|error| {
                 let way = match error.kind() {
                     ErrorKind::StorageFull => "free some space on its disk",
                     _ => "let there be a folder for it that the gateway's user may write",
@@ -145,6 +159,7 @@ impl<'a> Vault<'a> {
                     format!("set `{variable}`, or {way}"),
                 )
             })?;
+            self.created.extend(made.then(|| path.to_owned()));
         }
         self.watched.push(path.to_owned());
         read_private(path).and_then(long_enough)
@@ -220,8 +235,9 @@ fn random() -> Result<Vec<u8>, Invalid> {
     Ok(hex.into_bytes())
 }
 
-/// Makes a secret, complete or not at all; where another process is faster, its secret stays.
-fn make(path: &Path) -> std::io::Result<()> {
+/// Makes a secret, complete or not at all; where another process is faster, its secret stays, and
+/// this is `false`.
+fn make(path: &Path) -> std::io::Result<bool> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -233,7 +249,7 @@ fn make(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn draft_and_link(draft: &Path, path: &Path) -> std::io::Result<()> {
+fn draft_and_link(draft: &Path, path: &Path) -> std::io::Result<bool> {
     let secret = random().map_err(|invalid| std::io::Error::other(invalid.label))?;
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
@@ -241,8 +257,8 @@ fn draft_and_link(draft: &Path, path: &Path) -> std::io::Result<()> {
     file.write_all(b"\n")?;
     file.sync_all()?;
     match std::fs::hard_link(draft, path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        linked => linked.map(|()| true),
     }
 }
 
@@ -268,6 +284,19 @@ mod tests {
         let parent = std::fs::metadata(path.parent().unwrap()).unwrap();
         assert_eq!(parent.permissions().mode() & 0o777, 0o700);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(vault.created, [path], "it is told once");
+    }
+
+    #[test]
+    fn a_secret_that_is_to_be_kept_is_never_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/jwt.secret");
+        let mut vault = Vault::new(folder.path(), &nothing);
+        assert!(vault.lacks("JWT_SECRET", &path));
+        assert!(vault.watched.contains(&path), "it may come back");
+        let invalid = vault.read_or_make("JWT_SECRET", &path, SecretFiles::Keep).unwrap_err();
+        assert!(invalid.label.contains("cannot be read"), "{invalid:?}");
+        assert!(!path.parent().unwrap().exists() && vault.created.is_empty());
     }
 
     #[test]

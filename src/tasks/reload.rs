@@ -1,7 +1,7 @@
 //! Hot reload: on SIGHUP, and when a file of the configuration changes.
 //!
 //! Must stay true: all or nothing. Whatever is wrong with the files, the snapshot in force stays,
-//! and the log and a metric say so.
+//! and the log and a metric say so. No secret is made: one that is lost would be lost for good.
 
 use super::watch::FileWatch;
 use crate::config::{self, Fixed, Loaded, Report, SecretFiles};
@@ -107,7 +107,7 @@ impl Reload {
         let (live, parts) = (Arc::clone(&self.live), self.parts.clone());
         // Compiling thousands of routes takes longer than a request should wait.
         tokio::task::spawn_blocking(move || {
-            let loaded = config::load(&dir, SecretFiles::Create).map_err(Refused::Files)?;
+            let loaded = config::load(&dir, SecretFiles::Keep).map_err(Refused::Files)?;
             loaded.check_fixed(&fixed).map_err(Refused::Files)?;
             Ok(publish(loaded, &live, &parts)?)
         })

@@ -1,10 +1,13 @@
 //! Secrets: made private, refused when they are not, and changed without a word to clients.
 
 use crate::support::credential::{invented, now, token};
-use crate::support::gateway::{Builder, Gateway, succeed};
+use crate::support::gateway::{Builder, Folder, Gateway, succeed};
+use crate::support::load::Load;
 use crate::support::{eventually_async, secret};
 use jsonwebtoken::Algorithm;
 use serde_json::json;
+use std::path::Path;
+use std::process::Output;
 
 /// Everything answers `ok` to keys and tokens.
 fn described() -> Builder {
@@ -34,12 +37,22 @@ async fn what_a_first_start_makes_is_private_and_lasts() {
     gateway.get("/").bearer(&token).send().await.expect_status(200);
     let key = gateway.issue_key("acme", "free", &[]);
     let pepper = std::fs::read(made.join("api-key.pepper")).unwrap();
+    for (said, file) in [
+        ("made a new secret", "api-key.pepper"),
+        ("made a new secret", "jwt.secret"),
+        ("made a new, empty store", "db"),
+    ] {
+        let line = gateway.stderr().containing(&format!("made/here/{file}\"")).await;
+        assert!(line.contains(said) && line.contains("warn"), "{line}");
+    }
 
     let gateway = gateway.into_folder().start().await;
     gateway.get("/").bearer(&token).send().await.expect_status(200);
     gateway.get("/").key(&key).send().await.expect_status(200);
     assert_eq!(std::fs::read(made.join("api-key.pepper")).unwrap(), pepper);
-    for log in [gateway.stdout().text(), gateway.stderr().text()] {
+    let err = gateway.stderr().text();
+    assert!(!err.contains("made a new"), "{err}");
+    for log in [gateway.stdout().text(), err] {
         assert!(!log.contains(text.trim_end()) && !log.contains(&token), "{log}");
     }
 }
@@ -136,7 +149,7 @@ fn a_key_for_a_gateway_with_another_pepper_is_not_issued_in_silence() {
     let mut folder =
         described().env("API_KEY_PEPPER", "the gateway's own, which is long enough").folder();
     folder.issue_key("acme", "free", &[]);
-    // An operator's shell that lacks the variable would have a pepper of its own made.
+    // An operator's shell that lacks the variable would be refused.
     folder.set_env("API_KEY_PEPPER", "the shell's own, which is long enough");
     let output = folder.cli(&["keys", "issue", "acme"]);
     assert!(succeed(&output).starts_with("dh_live_"));
@@ -151,4 +164,130 @@ fn a_key_for_a_gateway_with_another_pepper_is_not_issued_in_silence() {
     // Once the new pepper is the one in use, it is not news any more.
     let output = folder.cli(&["keys", "issue", "acme"]);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// A consumer's key and token, and a folder whose secrets all are in files beside the store.
+fn with_made_secrets() -> (Folder, String) {
+    let folder = described().without_env("JWT_SECRET").key("acme", "free").folder();
+    let secret = std::fs::read_to_string(folder.path().join("data/jwt.secret")).unwrap();
+    let claims = json!({ "sub": "acme", "exp": now() + 3600 });
+    let token = token(&claims, Algorithm::HS256, secret.trim_end().as_bytes());
+    (folder, token)
+}
+
+/// What a command said that could not do what it was told.
+#[track_caller]
+fn refusal(output: &Output) -> String {
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    err
+}
+
+/// Lines that would have made a secret, or have to have one.
+const COMMANDS: [&[&str]; 3] =
+    [&["keys", "list"], &["keys", "issue", "acme"], &["consumers", "list"]];
+const ADD: &[&str] = &["consumers", "add", "other", "--plan", "free"];
+
+fn beside_a_lost_pepper(gateway: &Gateway) {
+    for line in COMMANDS.into_iter().chain([ADD, &["check"], &["run"]]) {
+        let err = refusal(&gateway.cli(line));
+        assert!(err.contains("exists, but the pepper of its keys does not"), "{line:?}: {err}");
+    }
+}
+
+fn beside_a_lost_jwt_secret(gateway: &Gateway) {
+    for line in COMMANDS.into_iter().chain([ADD, &["check"]]) {
+        succeed(&gateway.cli(line));
+    }
+}
+
+fn beside_a_lost_folder(gateway: &Gateway) {
+    for line in COMMANDS {
+        let err = refusal(&gateway.cli(line));
+        assert!(err.contains("there is no store at"), "{line:?}: {err}");
+    }
+    succeed(&gateway.cli(&["check"]));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_lost_while_the_gateway_runs_is_not_replaced_and_costs_nobody_anything() {
+    type Case = (&'static str, &'static [&'static str], fn(&Gateway));
+    let cases: [Case; 3] = [
+        ("data/api-key.pepper", &["the pepper of API keys is gone"], beside_a_lost_pepper),
+        ("data/jwt.secret", &["the secret of issuer `default` is gone"], beside_a_lost_jwt_secret),
+        (
+            "data",
+            &["the pepper of API keys is gone", "the secret of issuer `default` is gone"],
+            beside_a_lost_folder,
+        ),
+    ];
+    let (folder, token) = with_made_secrets();
+    let gateway = folder.start().await;
+    gateway.get("/").key("acme").send().await.expect_status(200);
+    gateway.get("/").bearer(&token).send().await.expect_status(200);
+    let load = |name, value: &str| Load::on(gateway.address()).header(name, value).rate(50).start();
+    let by_key = load("x-api-key", &gateway.key("acme"));
+    let by_token = load("authorization", &format!("Bearer {token}"));
+    for (lost, said, commands) in cases {
+        let (path, away) = (gateway.folder().join(lost), gateway.folder().join("away"));
+        let is_gone = |path: &Path| assert!(!path.exists(), "{lost} was made again");
+        std::fs::rename(&path, &away).unwrap();
+        gateway.metric_is("config_last_reload_successful", &[], 0.0).await;
+        assert_eq!(gateway.reload_and_wait().await.result, "failure");
+        is_gone(&path);
+        let lines = gateway.stderr().all();
+        let line = lines.iter().rfind(|line| line.contains("configuration is refused")).unwrap();
+        assert!(said.iter().all(|said| line.contains(said)), "{line}");
+        assert!(line.contains("put `"), "{line}");
+        commands(&gateway);
+        by_key.goes_on(30).await;
+        by_token.goes_on(30).await;
+        is_gone(&path);
+
+        std::fs::rename(&away, &path).unwrap();
+        gateway.metric_is("config_last_reload_successful", &[], 1.0).await;
+        by_key.goes_on(10).await;
+        by_token.goes_on(10).await;
+    }
+    assert!(!gateway.stderr().text().contains("made a new"));
+    let key = gateway.issue_key("acme", "free", &[]);
+    eventually_async("a new key", async || {
+        (gateway.get("/").key(&key).send().await.status == 200).then_some(())
+    })
+    .await;
+    by_key.stop().await.expect_only(200);
+    by_token.stop().await.expect_only(200);
+}
+
+#[tokio::test]
+async fn a_start_beside_a_store_makes_no_pepper_but_tells_of_a_new_secret_of_tokens() {
+    let (folder, token) = with_made_secrets();
+    let data = folder.path().join("data");
+    let (pepper, jwt) = (data.join("api-key.pepper"), data.join("jwt.secret"));
+    let kept = std::fs::read(&pepper).unwrap();
+    for path in [&pepper, &jwt] {
+        std::fs::remove_file(path).unwrap();
+    }
+    for line in COMMANDS.into_iter().chain([ADD, &["run"]]) {
+        let err = refusal(&folder.cli(line));
+        for part in [
+            "error: the store `",
+            "/gateway.db` exists, but the pepper of its keys does not",
+            "help: restore `",
+            "/api-key.pepper`, or set `API_KEY_PEPPER` if that was it",
+            "to give up all keys, put 32 random bytes or more into `",
+        ] {
+            assert!(err.contains(part), "{part} in {line:?}: {err}");
+        }
+        assert!(!pepper.exists() && !jwt.exists(), "{line:?}");
+    }
+
+    secret::write(&pepper, &kept);
+    let gateway = folder.start().await;
+    gateway.get("/").key("acme").send().await.expect_status(200);
+    gateway.get("/").bearer(&token).send().await.expect_status(401);
+    let line = gateway.stderr().containing("made a new secret").await;
+    assert!(line.contains("data/jwt.secret\"") && line.contains("warn"), "{line}");
+    assert!(!gateway.stderr().text().contains("empty store"));
 }

@@ -268,7 +268,10 @@ fn a_file_that_is_no_store_is_left_alone_and_named_to_commands_and_at_the_start(
         ),
     ];
     for (what, fill, said) in fill {
-        let folder = described().toml("[store]\npath = \"../other/store\"").folder();
+        let folder = described()
+            .env("API_KEY_PEPPER", PEPPER)
+            .toml("[store]\npath = \"../other/store\"")
+            .folder();
         let path = folder.path().join("other/store");
         std::fs::create_dir(path.parent().unwrap()).unwrap();
         fill(&path);

@@ -37,13 +37,13 @@ pub(crate) fn compile(
         (file.auth.jwt.0.iter()).map(|(name, jwt)| draft(name, &jwt.value, plans, cx)).collect();
     refuse_shared(&file.auth.jwt, cx);
 
-    // Nothing is written for a configuration that cannot be used.
-    let files = if cx.findings.is_clean() { files } else { SecretFiles::Leave };
     let store = cx.sources.dir.join(&file.store.path.value);
     let what = Wanted {
         what: "the pepper of API keys",
         variable: "API_KEY_PEPPER",
         name: "api-key.pepper",
+        key: "pepper",
+        binds_store: true,
         place: file.store.path.span,
     };
     let pepper = secret(api_key.pepper.as_ref(), &what, &store, files, cx);
@@ -54,6 +54,8 @@ pub(crate) fn compile(
                 what: &format!("the secret of issuer `{}`", draft.name.value),
                 variable: "JWT_SECRET",
                 name: "jwt.secret",
+                key: "secret",
+                binds_store: false,
                 place: draft.name.span,
             };
             let secret = secret(draft.secret, &what, &store, files, cx)?;
@@ -134,6 +136,10 @@ struct Wanted<'a> {
     what: &'a str,
     variable: &'a str,
     name: &'a str,
+    /// The key that would name another one.
+    key: &'a str,
+    /// Whether what is in the store is worthless without it.
+    binds_store: bool,
     place: Span,
 }
 
@@ -151,6 +157,23 @@ fn secret(
         }
         None => {
             let path = beside(store, wanted.name);
+            // The store is looked for first: whoever makes both makes the pepper first.
+            let bound = wanted.binds_store && store.exists();
+            let needed = bound || files == SecretFiles::Keep;
+            if needed && cx.vault.lacks(wanted.variable, &path) {
+                let missing = missing(wanted, &path, bound.then_some(store), files);
+                cx.report(match wanted.place.is_somewhere() {
+                    true => missing.at(wanted.place, "needed here"),
+                    false => missing.at_file(&cx.sources.dir),
+                });
+                return None;
+            }
+            let files = match files {
+                _ if needed => SecretFiles::Keep,
+                // Nothing is written for a configuration that cannot be used.
+                SecretFiles::Create if !cx.findings.is_clean() => SecretFiles::Leave,
+                files => files,
+            };
             (cx.vault.read_or_make(wanted.variable, &path, files), wanted.place)
         }
     };
@@ -166,5 +189,35 @@ fn secret(
             cx.report(broken.help(invalid.help));
             None
         }
+    }
+}
+
+/// A secret that is nowhere and must not be made. `store` is there and cannot do without it.
+fn missing(
+    wanted: &Wanted<'_>,
+    path: &Path,
+    store: Option<&Path>,
+    files: SecretFiles,
+) -> Diagnostic {
+    let (what, variable, key, path) = (wanted.what, wanted.variable, wanted.key, path.display());
+    match store {
+        Some(_) if files == SecretFiles::Keep => Diagnostic::error(format!("{what} is gone"))
+            .help(format!("put `{path}` back: without it no key is valid")),
+        Some(store) => {
+            let store = store.display();
+            let message =
+                format!("the store `{store}` exists, but the pepper of its keys does not");
+            Diagnostic::error(message)
+                .help(format!("restore `{path}`, or set `{variable}` if that was it"))
+                .help(format!(
+                    "to give up all keys, put 32 random bytes or more into `{path}`, with mode 0600"
+                ))
+        }
+        None => Diagnostic::error(format!("{what} is gone"))
+            .help(format!("put `{path}` back"))
+            .help(format!(
+                "a running gateway makes no secrets: name one with `{key}`, or restart to have \
+                 one made"
+            )),
     }
 }
