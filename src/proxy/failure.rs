@@ -67,7 +67,8 @@ fn out_of_time(
     if passage.cut_short() {
         return Some(UpstreamFailure::Timeout.into());
     }
-    let silent = *error.etype() == ErrorType::ReadTimedout && passage.awaits_client();
+    let timed_out = *error.etype() == ErrorType::ReadTimedout || passage.watch_fired();
+    let silent = timed_out && passage.awaits_client();
     let slow = silent || passage.client_pauses(clock.now());
     (slow && !begun).then(|| BadBody::Timeout.into())
 }

@@ -300,6 +300,12 @@ impl Passage {
         }
     }
 
+    /// Whether the watchdog ended this try.
+    #[must_use]
+    pub fn watch_fired(&self) -> bool {
+        self.watchdog.fired()
+    }
+
     /// Whether the response had begun when the total timeout ended it.
     #[must_use]
     pub fn cut_short(&self) -> bool {

@@ -200,3 +200,90 @@ async fn a_client_that_leaves_while_another_endpoint_is_tried_is_recorded_as_gon
     assert_eq!(line["tries"], 2, "{line}");
     soon("the end upstream", silent.has_open(0)).await;
 }
+
+/// Accepts, waits a while for more of the request, and gives up, as many servers do.
+async fn impatient_server(patience: Duration) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                tokio::time::sleep(patience).await;
+                drop(stream);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_endpoint_that_gives_up_on_a_slow_client_is_not_to_blame() {
+    let endpoint = impatient_server(Duration::from_millis(1500)).await;
+    let gateway = Gateway::before(&[endpoint], STRICT).start().await;
+    for framing in
+        ["Content-Length: 9\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n"]
+    {
+        let mut client = RawClient::connect(gateway.address()).await;
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}");
+        assert_eq!(client.exchange(request).await.status(), 408, "{framing:?}");
+    }
+    expect_no_blame(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_asked_for_ever_is_not_the_endpoints_fault() {
+    let endpoint = impatient_server(Duration::from_secs(60)).await;
+    let conf = format!("[timeouts]\nper_try = '500ms'\n{STRICT}");
+    let gateway = Gateway::before(&[endpoint], &conf).start().await;
+    let mut client = RawClient::connect(gateway.address()).await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    assert_eq!(client.exchange(request).await.status(), 408);
+    expect_no_blame(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_wish_for_another_protocol_lifts_no_timeout() {
+    let origin = Origin::start().await;
+    let gateway = before(&origin).toml("[http]\nbody_timeout = '1s'").start().await;
+    for upgrade in ["foo", "websocket"] {
+        let mut client = RawClient::connect(gateway.address()).await;
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: {upgrade}\r\nConnection: upgrade\r\n\
+             Content-Length: 100000\r\n\r\n"
+        );
+        client.send(head).await;
+        let drip = async {
+            let mut pace = tokio::time::interval(Duration::from_millis(200));
+            for _ in 0..12 {
+                pace.tick().await;
+                client.send("x").await;
+            }
+            client.response().await.status()
+        };
+        assert_eq!(soon("the refusal of a dripped body", drip).await, 408, "{upgrade}");
+        assert!(origin.seen().iter().all(|seen| seen.head.header("upgrade").is_none()));
+    }
+    expect_no_blame(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_stream_may_take_longer_than_the_total_to_send_its_body() {
+    let origin = Origin::start().await;
+    origin.answer(Behaviour::After(Duration::from_millis(300), Reply::text("done")));
+    let conf = format!("[timeouts]\nconnect = '300ms'\nper_try = '800ms'\ntotal = '1s'\n{STRICT}");
+    let gateway = Gateway::before(&[origin.address()], &conf)
+        .route("stream", "path = '/stream'\nauth = 'none'\nupstream = 'orders'\nstream = true")
+        .start()
+        .await;
+    for (path, status) in [("/stream", 200), ("/", 408)] {
+        let mut client = RawClient::connect(gateway.address()).await;
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n")).await;
+        let mut pace = tokio::time::interval(Duration::from_millis(250));
+        for _ in 0..6 {
+            pace.tick().await;
+            client.send("x").await;
+        }
+        assert_eq!(client.response().await.status(), status, "{path}");
+    }
+    expect_no_blame(&gateway).await;
+}
