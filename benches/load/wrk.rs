@@ -38,14 +38,18 @@ fn parse(text: &str) -> Result<Load> {
     let line = |part: &str| {
         text.lines().map(str::trim).find(|line| line.contains(part)).context(part.to_owned())
     };
+    // The lines above the distribution have percentages too, at their end.
+    let share = |part: &str| {
+        text.lines().map(str::trim).find(|line| line.starts_with(part)).context(part.to_owned())
+    };
     let word = |line: &str, index: usize| -> Result<String> {
         Ok(line.split_whitespace().nth(index).context(line.to_owned())?.to_owned())
     };
     Ok(Load {
         requests: word(line(" requests in ")?, 0)?.parse()?,
         per_second: word(line("Requests/sec:")?, 1)?.parse()?,
-        p50: span(&word(line("50%")?, 1)?)?,
-        p99: span(&word(line("99%")?, 1)?)?,
+        p50: span(&word(share("50%")?, 1)?)?,
+        p99: span(&word(share("99%")?, 1)?)?,
     })
 }
 
@@ -69,7 +73,7 @@ Running 2s test @ http://127.0.0.1:8080/
   1 threads and 32 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
     Latency   730.00us    1.10ms  20.00ms   95.00%
-    Req/Sec    50.50k     3.00k   55.00k    80.00%
+    Req/Sec    50.50k     3.00k   55.00k    87.50%
   Latency Distribution
      50%  600.00us
      75%  800.00us

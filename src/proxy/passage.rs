@@ -51,8 +51,6 @@ pub struct Passage {
     connection: Connection,
     /// The connection of the current try had served another request before.
     reused: bool,
-    /// The client does not wait to be asked for the body, or was asked.
-    invited: bool,
     /// When the request was sent to its end.
     sent: Option<Moment>,
     /// When the response's head came.
@@ -90,7 +88,6 @@ impl Passage {
             pick: None,
             connection: Connection::Any,
             reused: false,
-            invited: true,
             sent: None,
             answered: None,
             stream: way.stream || sender.upgrade,
@@ -169,7 +166,6 @@ impl Passage {
             // All but the head, which is written next.
             self.sent = Some(self.try_began);
         }
-        self.invited = !expects;
         if expects || (self.stream && !self.sender.body) {
             self.watch_for_head(clock.now());
         }
@@ -183,7 +179,6 @@ impl Passage {
         if self.answered.is_some() || !self.sender.body {
             return Ok(());
         }
-        self.invited = true;
         let now = clock.now();
         self.heard = now;
         if !self.stream && now >= self.deadline {
@@ -201,7 +196,6 @@ impl Passage {
     /// The endpoint asks for the body, or says something else that is not its response.
     pub fn informed(&mut self) {
         if self.sent.is_none() {
-            self.invited = true;
             self.watchdog.end();
         }
     }
