@@ -4,7 +4,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use datahub_gateway::limits::{
-    KeySubject, Limiter, Mode, Period, Rate, Rule, RuleSet, Subject, Subjects,
+    KeySubject, Limiter, Measure, Mode, OnStoreFailure, Period, Precision, Rate, Rule, RuleSet,
+    Scope, Subject, Subjects,
 };
 use datahub_gateway::telemetry::Clock;
 use std::hint::black_box;
@@ -16,10 +17,15 @@ fn rule(name: &str, subject: Subject) -> Rule {
     Rule {
         name: name.into(),
         id: format!("plan/bench/{name}").into(),
-        rate: Rate { permits: NonZeroU32::MAX, per: Period::Second },
-        burst: NonZeroU32::MAX,
+        measure: Measure::Rate {
+            rate: Rate { permits: NonZeroU32::MAX, per: Period::Second },
+            burst: NonZeroU32::MAX,
+        },
         subject,
         mode: Mode::Enforce,
+        scope: Scope::Fleet,
+        precision: Precision::Leased,
+        on_store_failure: OnStoreFailure::Share,
     }
 }
 
@@ -55,8 +61,9 @@ fn reserve(c: &mut Criterion) {
 /// Subjects that were never seen before, in a table that fills up.
 fn newcomers(c: &mut Criterion) {
     let limiter = Limiter::new(Clock::system());
-    let slow = Rate { permits: NonZeroU32::MIN, per: Period::Day };
-    let rules = limiter.prepare(&[Rule { rate: slow, ..rule("daily", Subject::Address) }]);
+    let rate = Rate { permits: NonZeroU32::MIN, per: Period::Day };
+    let measure = Measure::Rate { rate, burst: NonZeroU32::MAX };
+    let rules = limiter.prepare(&[Rule { measure, ..rule("daily", Subject::Address) }]);
     let mut address = 0;
     c.bench_function("reserve/new subject", |b| {
         b.iter(|| {

@@ -14,6 +14,7 @@
 
 use datahub_gateway::cli;
 use datahub_gateway::config::{self, Fixed, Loaded, Report, SecretFiles};
+use datahub_gateway::limits::Measure;
 use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -226,7 +227,8 @@ fn what_runs_is_what_the_files_say() {
     };
     let seconds = [timeouts.connect, timeouts.per_try, timeouts.total].map(|it| it.as_secs());
     assert_eq!((upstream.as_ref(), seconds), ("billing", [2, 1, 30]));
-    assert_eq!(config.plans.first().unwrap().rules.first().unwrap().burst.get(), 10);
+    let measure = config.plans.first().unwrap().rules.first().unwrap().measure;
+    assert!(matches!(measure, Measure::Rate { burst, .. } if burst.get() == 10), "{measure:?}");
     assert_eq!(config.issuers.len(), 1);
 }
 

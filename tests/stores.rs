@@ -12,7 +12,7 @@ use datahub_gateway::auth::api_key::{KeyForm, KeyId, PlainKey};
 use datahub_gateway::auth::changes::{Change, ChangeFeed, ChangeKind, Changes};
 use datahub_gateway::auth::directory::{Answer, Source};
 use datahub_gateway::auth::registry::{
-    KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
+    Actor, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
 };
 use datahub_gateway::auth::{
     ApiKeys, Authenticator, Directory, FeedEvent, Method, Requirement, TokenCache, UnixTime, follow,
@@ -51,11 +51,11 @@ impl<P: Place> Lab<P> {
     }
 
     async fn add(&self, username: &str) {
-        self.store.add_consumer(consumer(username)).await.unwrap();
+        self.store.add_consumer(&me(), consumer(username)).await.unwrap();
     }
 
     async fn issue(&self, consumer: &str) -> KeyInfo {
-        self.store.issue_key(key(consumer).1).await.unwrap()
+        self.store.issue_key(&me(), key(consumer).1).await.unwrap()
     }
 
     async fn revision(&self) -> u64 {
@@ -73,8 +73,17 @@ impl<P: Place> Lab<P> {
     }
 }
 
+fn me() -> Actor {
+    Actor::named("test")
+}
+
 fn consumer(username: &str) -> NewConsumer {
-    NewConsumer { username: username.to_owned(), custom_id: None, plan: "free".to_owned() }
+    NewConsumer {
+        username: username.to_owned(),
+        custom_id: None,
+        plan: "free".to_owned(),
+        policies: Vec::new(),
+    }
 }
 
 fn api_keys() -> ApiKeys {
@@ -108,19 +117,19 @@ const ALL: Page<'static> = Page { after: None, limit: 1000 };
 async fn a_consumer_is_found_by_its_name_and_its_id<P: Place>() {
     let lab = Lab::<P>::new(Clock::manual());
     let new = NewConsumer { custom_id: Some("crm-7".to_owned()), ..consumer("alice") };
-    let added = lab.store.add_consumer(new).await.unwrap();
+    let added = lab.store.add_consumer(&me(), new).await.unwrap();
     assert_eq!(added.consumer.custom_id.as_deref(), Some("crm-7"));
     assert!(added.consumer.enabled);
     assert_eq!(added.created_at.as_secs(), lab.now());
     for name in ["alice", &added.consumer.id] {
         assert_eq!(lab.store.consumer(name).await.unwrap(), added);
     }
-    match lab.store.look_up_consumer("alice").await {
+    match lab.store.look_up_consumer("alice", 0).await {
         Answer::Known { row, revision: 1 } => assert_eq!(row, added.consumer),
         other => panic!("{other:?}"),
     }
     for name in ["Alice", "alic", "", "alice ", &added.consumer.id] {
-        let found = lab.store.look_up_consumer(name).await;
+        let found = lab.store.look_up_consumer(name, 0).await;
         assert!(matches!(found, Answer::Unknown { revision: 1 }), "{name:?}: {found:?}");
     }
     assert!(matches!(
@@ -132,10 +141,10 @@ async fn a_consumer_is_found_by_its_name_and_its_id<P: Place>() {
 async fn names_and_references_are_unique<P: Place>() {
     let lab = Lab::<P>::new(Clock::manual());
     let with_id = |name: &str| NewConsumer { custom_id: Some("crm-7".into()), ..consumer(name) };
-    lab.store.add_consumer(with_id("alice")).await.unwrap();
+    lab.store.add_consumer(&me(), with_id("alice")).await.unwrap();
     lab.add("bob").await;
     for (new, taken) in [(consumer("alice"), "username"), (with_id("carol"), "custom id")] {
-        match lab.store.add_consumer(new).await {
+        match lab.store.add_consumer(&me(), new).await {
             Err(RegistryError::Taken { what, .. }) => assert_eq!(what, taken),
             other => panic!("{other:?}"),
         }
@@ -156,7 +165,7 @@ async fn values_that_cannot_go_into_headers_are_refused<P: Place>() {
             NewConsumer { custom_id: Some(bad.to_owned()), ..new },
         ];
         for new in consumers {
-            let added = lab.store.add_consumer(new).await;
+            let added = lab.store.add_consumer(&me(), new).await;
             assert!(matches!(added, Err(RegistryError::Invalid { .. })), "{bad:?}: {added:?}");
         }
         let new = key("alice").1;
@@ -166,15 +175,15 @@ async fn values_that_cannot_go_into_headers_are_refused<P: Place>() {
             NewKey { scopes: vec![bad.to_owned()], ..new },
         ];
         for new in keys {
-            let issued = lab.store.issue_key(new).await;
+            let issued = lab.store.issue_key(&me(), new).await;
             assert!(matches!(issued, Err(RegistryError::Invalid { .. })), "{bad:?}: {issued:?}");
         }
-        assert!(lab.store.set_plan("alice", bad).await.is_err(), "{bad:?}");
+        assert!(lab.store.set_plan(&me(), "alice", bad).await.is_err(), "{bad:?}");
     }
     let many = NewKey { scopes: vec!["s".to_owned(); 65], ..key("alice").1 };
-    assert!(lab.store.issue_key(many).await.is_err());
+    assert!(lab.store.issue_key(&me(), many).await.is_err());
     let past = NewKey { expires_at: secs(lab.now()), ..key("alice").1 };
-    assert!(lab.store.issue_key(past).await.is_err());
+    assert!(lab.store.issue_key(&me(), past).await.is_err());
     assert_eq!(lab.revision().await, 1);
 }
 
@@ -190,10 +199,10 @@ async fn a_key_comes_back_as_it_was_issued<P: Place>() {
         ..key("alice").1
     };
     let proof = new.proof;
-    let issued = lab.store.issue_key(new).await.unwrap();
+    let issued = lab.store.issue_key(&me(), new).await.unwrap();
     assert_eq!((&*issued.consumer, issued.name.as_deref()), ("alice", Some("ci")));
     assert_eq!(lab.store.key(issued.id).await.unwrap(), issued);
-    let Answer::Known { row, revision } = lab.store.look_up_key(proof.id).await else {
+    let Answer::Known { row, revision } = lab.store.look_up_key(proof.id, 0).await else {
         panic!("it was issued");
     };
     assert_eq!(revision, 2);
@@ -209,9 +218,9 @@ async fn a_key_comes_back_as_it_was_issued<P: Place>() {
     assert_eq!(row.revoked_at, None);
 
     let unknown: KeyId = "0000000000000000".parse().unwrap();
-    assert!(matches!(lab.store.look_up_key(unknown).await, Answer::Unknown { revision: 2 }));
+    assert!(matches!(lab.store.look_up_key(unknown, 0).await, Answer::Unknown { revision: 2 }));
     assert!(matches!(lab.store.key(unknown).await, Err(RegistryError::UnknownKey(_))));
-    let orphan = lab.store.issue_key(key("nobody").1).await;
+    let orphan = lab.store.issue_key(&me(), key("nobody").1).await;
     assert!(matches!(orphan, Err(RegistryError::UnknownConsumer(_))), "{orphan:?}");
 }
 
@@ -253,22 +262,23 @@ async fn a_rotated_key_lives_through_the_overlap<P: Place>() {
         expires_at: secs(lab.now() + 100),
         ..key("alice").1
     };
-    let id = lab.store.issue_key(new).await.unwrap().id;
+    let id = lab.store.issue_key(&me(), new).await.unwrap().id;
     let rotation = |overlap, end| Rotation {
         proof: key("alice").1.proof,
         expires_at: end,
         overlap: Duration::from_secs(overlap),
     };
-    let (old, new) = lab.store.rotate_key(id, rotation(60, None)).await.unwrap();
+    let (old, new) = lab.store.rotate_key(&me(), id, rotation(60, None)).await.unwrap();
     assert_eq!(old.expires_at, secs(lab.now() + 60));
     assert_eq!((&new.name, &new.plan, &new.scopes), (&old.name, &old.plan, &old.scopes));
     assert_eq!(new.expires_at, None);
 
     lab.clock.advance(Duration::from_secs(1));
-    let (old, _) = lab.store.rotate_key(id, rotation(600, secs(lab.now() + 9))).await.unwrap();
+    let (old, _) =
+        lab.store.rotate_key(&me(), id, rotation(600, secs(lab.now() + 9))).await.unwrap();
     assert_eq!(old.expires_at, secs(lab.now() + 59), "an overlap never lengthens a life");
-    lab.store.rotate_key(id, rotation(0, None)).await.unwrap();
-    let again = lab.store.rotate_key(id, rotation(0, None)).await;
+    lab.store.rotate_key(&me(), id, rotation(0, None)).await.unwrap();
+    let again = lab.store.rotate_key(&me(), id, rotation(0, None)).await;
     assert!(matches!(again, Err(RegistryError::NotLive(_))), "{again:?}");
     assert_eq!(lab.store.keys(Some("alice"), ALL).await.unwrap().len(), 4);
 }
@@ -277,13 +287,15 @@ async fn a_revoked_key_stays_revoked<P: Place>() {
     let lab = Lab::<P>::new(Clock::manual());
     lab.add("alice").await;
     let id = lab.issue("alice").await.id;
-    let revoked = lab.store.revoke_key(id).await.unwrap();
+    let revoked = lab.store.revoke_key(&me(), id).await.unwrap();
     assert_eq!(revoked.revoked_at, secs(lab.now()));
     lab.clock.advance(Duration::from_secs(9));
-    assert_eq!(lab.store.revoke_key(id).await.unwrap(), revoked, "again changes nothing");
-    let Answer::Known { row, .. } = lab.store.look_up_key(id).await else { panic!("it is there") };
+    assert_eq!(lab.store.revoke_key(&me(), id).await.unwrap(), revoked, "again changes nothing");
+    let Answer::Known { row, .. } = lab.store.look_up_key(id, 0).await else {
+        panic!("it is there")
+    };
     assert_eq!(row.revoked_at, revoked.revoked_at);
-    let unknown = lab.store.revoke_key("0000000000000000".parse().unwrap()).await;
+    let unknown = lab.store.revoke_key(&me(), "0000000000000000".parse().unwrap()).await;
     assert!(matches!(unknown, Err(RegistryError::UnknownKey(_))));
 }
 
@@ -291,32 +303,32 @@ async fn every_write_is_a_revision_that_names_what_it_touched<P: Place>() {
     use ChangeKind::{Consumer, Key};
     let lab = Lab::<P>::new(Clock::manual());
     assert_eq!(lab.revision().await, 0);
-    let added = lab.store.add_consumer(consumer("alice")).await.unwrap().consumer;
+    let added = lab.store.add_consumer(&me(), consumer("alice")).await.unwrap().consumer;
     let owner = (Consumer, added.id.to_string());
     let named = |info: &KeyInfo| (Key, info.id.to_string());
     let mut expected = vec![vec![owner.clone()]];
-    lab.store.set_enabled("alice", false).await.unwrap();
-    lab.store.set_enabled("alice", false).await.unwrap();
-    lab.store.set_enabled("alice", true).await.unwrap();
-    lab.store.set_plan("alice", "pro").await.unwrap();
-    lab.store.set_plan("alice", "pro").await.unwrap();
+    lab.store.set_enabled(&me(), "alice", false).await.unwrap();
+    lab.store.set_enabled(&me(), "alice", false).await.unwrap();
+    lab.store.set_enabled(&me(), "alice", true).await.unwrap();
+    lab.store.set_plan(&me(), "alice", "pro").await.unwrap();
+    lab.store.set_plan(&me(), "alice", "pro").await.unwrap();
     expected.extend([vec![owner.clone()], vec![owner.clone()], vec![owner.clone()]]);
     let first = lab.issue("alice").await;
     expected.push(vec![named(&first)]);
     lab.clock.advance(Duration::from_millis(1500));
     let rotation =
         Rotation { proof: key("").1.proof, expires_at: None, overlap: Duration::from_secs(9) };
-    let (old, new) = lab.store.rotate_key(first.id, rotation).await.unwrap();
+    let (old, new) = lab.store.rotate_key(&me(), first.id, rotation).await.unwrap();
     let mut pair = vec![named(&old), named(&new)];
     pair.sort_by(|one, other| one.1.cmp(&other.1));
     expected.push(pair);
-    lab.store.revoke_key(old.id).await.unwrap();
-    lab.store.revoke_key(old.id).await.unwrap();
+    lab.store.revoke_key(&me(), old.id).await.unwrap();
+    lab.store.revoke_key(&me(), old.id).await.unwrap();
     expected.push(vec![named(&old)]);
-    let (removed, keys) = lab.store.remove_consumer("alice").await.unwrap();
+    let (removed, keys) = lab.store.remove_consumer(&me(), "alice").await.unwrap();
     assert_eq!((removed.consumer.id, keys), (added.id, 2));
     expected.push(vec![owner]);
-    assert!(matches!(lab.store.look_up_key(new.id).await, Answer::Unknown { revision: 8 }));
+    assert!(matches!(lab.store.look_up_key(new.id, 0).await, Answer::Unknown { revision: 8 }));
 
     let changes = lab.changes_since(0).await;
     for (index, expected) in expected.iter().enumerate() {
@@ -336,7 +348,7 @@ async fn many_changes_come_complete_and_in_order<P: Place>() {
     let lab = Lab::<P>::new(Clock::manual());
     lab.add("alice").await;
     for number in 0..600 {
-        lab.store.set_plan("alice", &format!("plan-{number}")).await.unwrap();
+        lab.store.set_plan(&me(), "alice", &format!("plan-{number}")).await.unwrap();
     }
     let (mut since, mut seen) = (0, Vec::new());
     loop {
@@ -360,7 +372,7 @@ async fn writers_in_several_processes_do_not_lose_each_other<P: Place>() {
     let add = |store, prefix: &'static str| async move {
         let store: &P::Store = store;
         for number in 0..25 {
-            store.add_consumer(consumer(&format!("{prefix}{number}"))).await.unwrap();
+            store.add_consumer(&me(), consumer(&format!("{prefix}{number}"))).await.unwrap();
         }
     };
     tokio::join!(add(&lab.store, "a"), add(&one, "b"), add(&other, "c"));
@@ -383,7 +395,7 @@ async fn a_running_gateway_hears_of_everything_within_a_second<P: Place>() {
         Arc::new(TokenCache::new(10)),
         clock.clone(),
     );
-    command_line.add_consumer(consumer("alice")).await.unwrap();
+    command_line.add_consumer(&me(), consumer("alice")).await.unwrap();
     let (plain, new) = key("alice");
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", HeaderValue::from_str(plain.reveal()).unwrap());
@@ -407,19 +419,19 @@ async fn a_running_gateway_hears_of_everything_within_a_second<P: Place>() {
             tokio::task::yield_now().await;
         }
         assert_eq!(reason().await, "unknown");
-        let id = command_line.issue_key(new).await.unwrap().id;
+        let id = command_line.issue_key(&me(), new).await.unwrap().id;
         applied().await;
         assert_eq!(reason().await, "welcome");
-        command_line.set_enabled("alice", false).await.unwrap();
+        command_line.set_enabled(&me(), "alice", false).await.unwrap();
         applied().await;
         assert_eq!(reason().await, "consumer_disabled");
-        command_line.set_enabled("alice", true).await.unwrap();
+        command_line.set_enabled(&me(), "alice", true).await.unwrap();
         applied().await;
         assert_eq!(reason().await, "welcome");
-        command_line.revoke_key(id).await.unwrap();
+        command_line.revoke_key(&me(), id).await.unwrap();
         applied().await;
         assert_eq!(reason().await, "revoked");
-        command_line.remove_consumer("alice").await.unwrap();
+        command_line.remove_consumer(&me(), "alice").await.unwrap();
         applied().await;
         assert_eq!(reason().await, "unknown");
     };

@@ -28,6 +28,12 @@ pub enum ChangeKind {
     Consumer,
     /// A key, named by its id.
     Key,
+    /// A plan that stands in the store, named by its name.
+    Plan,
+    /// A policy that stands in the store, named by its name.
+    Policy,
+    /// An entry of the deny list, named by its id.
+    Token,
 }
 
 impl ChangeKind {
@@ -37,7 +43,18 @@ impl ChangeKind {
         match self {
             Self::Consumer => "consumer",
             Self::Key => "key",
+            Self::Plan => "plan",
+            Self::Policy => "policy",
+            Self::Token => "token",
         }
+    }
+
+    /// The kind that stands so in the store; `None` for what a newer gateway has written.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Consumer, Self::Key, Self::Plan, Self::Policy, Self::Token]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 

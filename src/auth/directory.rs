@@ -62,14 +62,23 @@ pub enum Answer<T> {
     },
 }
 
-/// The port to whoever keeps keys and consumers.
+/// The port to whoever keeps keys and consumers, in one copy or in several.
+///
+/// Each copy answers within a deadline of its own, so that all of them together stay within
+/// [`LOOKUP_DEADLINE`].
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// The key of this id.
-    async fn look_up_key(&self, id: KeyId) -> Answer<KeyRecord>;
+    /// How many copies there are. The first is the nearest, and may be behind; the last is the
+    /// authority. What a copy does not know, or no longer knows, the next one is asked.
+    fn copies(&self) -> usize {
+        1
+    }
 
-    /// The consumer of this name.
-    async fn look_up_consumer(&self, username: &str) -> Answer<Consumer>;
+    /// The key of this id, as this copy has it.
+    async fn look_up_key(&self, id: KeyId, copy: usize) -> Answer<KeyRecord>;
+
+    /// The consumer of this name, as this copy has it.
+    async fn look_up_consumer(&self, username: &str, copy: usize) -> Answer<Consumer>;
 }
 
 /// A key, ready to be compared.
@@ -195,7 +204,7 @@ impl Directory {
     async fn load_key(&self, id: KeyId) -> Found<KnownKey> {
         for _ in 0..ATTEMPTS {
             let now = self.clock.now();
-            match self.source.look_up_key(id).await {
+            match self.source.look_up_key(id, 0).await {
                 Answer::Unavailable(outage) => return Lookup::Unavailable(outage),
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
@@ -223,7 +232,7 @@ impl Directory {
     async fn load_consumer(&self, username: &Arc<str>) -> Found<Arc<Consumer>> {
         for _ in 0..ATTEMPTS {
             let now = self.clock.now();
-            match self.source.look_up_consumer(username).await {
+            match self.source.look_up_consumer(username, 0).await {
                 Answer::Unavailable(outage) => return Lookup::Unavailable(outage),
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();

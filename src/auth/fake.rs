@@ -77,6 +77,7 @@ impl FakeSource {
             username: username.into(),
             custom_id: None,
             plan: "free".into(),
+            policies: Arc::default(),
             enabled: true,
         };
         change(&mut consumer);
@@ -103,11 +104,11 @@ impl FakeSource {
 
 #[async_trait]
 impl Source for FakeSource {
-    async fn look_up_key(&self, id: KeyId) -> Answer<KeyRecord> {
+    async fn look_up_key(&self, id: KeyId, _copy: usize) -> Answer<KeyRecord> {
         self.answer(|| self.keys.lock().get(&id).cloned()).await
     }
 
-    async fn look_up_consumer(&self, username: &str) -> Answer<Consumer> {
+    async fn look_up_consumer(&self, username: &str, _copy: usize) -> Answer<Consumer> {
         self.answer(|| self.consumers.lock().get(username).cloned()).await
     }
 }

@@ -69,6 +69,8 @@ pub struct Consumer {
     pub custom_id: Option<Arc<str>>,
     /// The name of what it has bought.
     pub plan: Arc<str>,
+    /// The names of policies that hold for it, beside its plan.
+    pub policies: Arc<[Arc<str>]>,
     /// A disabled consumer is refused as if its credentials were unknown.
     pub enabled: bool,
 }

@@ -11,11 +11,14 @@
 //! implemented by `stores`.
 
 pub mod api_key;
+pub mod audit;
 mod authenticator;
 pub mod changes;
 mod compact;
+pub mod denials;
 mod denied;
 pub mod directory;
+pub mod documents;
 mod flights;
 pub mod identity;
 mod jwt;

@@ -15,6 +15,27 @@ use std::time::Duration;
 pub const MAX_NAME: usize = 128;
 /// The most scopes of one key.
 pub const MAX_SCOPES: usize = 64;
+/// The most policies of one consumer.
+pub const MAX_POLICIES: usize = 8;
+
+/// Who writes, for the audit: `cli:<user>@<host>` or `admin:<name of the token>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor(Arc<str>);
+
+impl Actor {
+    /// The name itself; what does not fit into the audit is left out.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let name: String = name.chars().filter(char::is_ascii_graphic).take(MAX_NAME).collect();
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// A consumer to be added.
 #[derive(Clone, Debug)]
@@ -25,6 +46,8 @@ pub struct NewConsumer {
     pub custom_id: Option<String>,
     /// Name of its plan.
     pub plan: String,
+    /// Names of policies that hold for it, beside its plan.
+    pub policies: Vec<String>,
 }
 
 /// A consumer as operators see it.
@@ -133,19 +156,43 @@ pub enum RegistryError {
         /// The value.
         value: String,
     },
+    /// There are as many as there can be.
+    #[error("there are {most} {what} already: remove some that are not needed any more")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        most: usize,
+    },
     /// No consumer of this name.
     #[error("no consumer is called `{0}`")]
     UnknownConsumer(String),
+    /// No row of this kind and name.
+    #[error("no {kind} in the store is called `{name}`")]
+    UnknownDocument {
+        /// `plan` or `policy`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// No entry of the deny list has this id.
+    #[error("no entry of the deny list has the id `{0}`")]
+    UnknownDenial(String),
     /// No key of this id.
     #[error("no key has the id `{0}`")]
     UnknownKey(KeyId),
 }
 
-/// Administrative operations. A consumer is named by its username or its id.
+/// Administrative operations. A consumer is named by its username or its id. A write says by whom; it
+/// stands in the audit.
 #[async_trait]
 pub trait Registry: Send + Sync {
     /// Adds a consumer.
-    async fn add_consumer(&self, new: NewConsumer) -> Result<ConsumerInfo, RegistryError>;
+    async fn add_consumer(
+        &self,
+        by: &Actor,
+        new: NewConsumer,
+    ) -> Result<ConsumerInfo, RegistryError>;
 
     /// One consumer.
     async fn consumer(&self, name: &str) -> Result<ConsumerInfo, RegistryError>;
@@ -154,16 +201,38 @@ pub trait Registry: Send + Sync {
     async fn consumers(&self, page: Page<'_>) -> Result<Vec<ConsumerInfo>, RegistryError>;
 
     /// Lets a consumer in, or keeps it out with all of its credentials.
-    async fn set_enabled(&self, name: &str, on: bool) -> Result<ConsumerInfo, RegistryError>;
+    async fn set_enabled(
+        &self,
+        by: &Actor,
+        name: &str,
+        on: bool,
+    ) -> Result<ConsumerInfo, RegistryError>;
 
     /// Gives a consumer another plan.
-    async fn set_plan(&self, name: &str, plan: &str) -> Result<ConsumerInfo, RegistryError>;
+    async fn set_plan(
+        &self,
+        by: &Actor,
+        name: &str,
+        plan: &str,
+    ) -> Result<ConsumerInfo, RegistryError>;
+
+    /// Gives a consumer other policies, instead of those it has.
+    async fn set_policies(
+        &self,
+        by: &Actor,
+        name: &str,
+        policies: &[String],
+    ) -> Result<ConsumerInfo, RegistryError>;
 
     /// Removes a consumer and its keys; returns what was removed, and how many keys.
-    async fn remove_consumer(&self, name: &str) -> Result<(ConsumerInfo, usize), RegistryError>;
+    async fn remove_consumer(
+        &self,
+        by: &Actor,
+        name: &str,
+    ) -> Result<(ConsumerInfo, usize), RegistryError>;
 
     /// Stores a key.
-    async fn issue_key(&self, new: NewKey) -> Result<KeyInfo, RegistryError>;
+    async fn issue_key(&self, by: &Actor, new: NewKey) -> Result<KeyInfo, RegistryError>;
 
     /// One key.
     async fn key(&self, id: KeyId) -> Result<KeyInfo, RegistryError>;
@@ -178,12 +247,13 @@ pub trait Registry: Send + Sync {
     /// Stores a key that takes over from `id`. Returns the old one and the new one.
     async fn rotate_key(
         &self,
+        by: &Actor,
         id: KeyId,
         rotation: Rotation,
     ) -> Result<(KeyInfo, KeyInfo), RegistryError>;
 
     /// Takes a key back, for ever. Revoking it again changes nothing.
-    async fn revoke_key(&self, id: KeyId) -> Result<KeyInfo, RegistryError>;
+    async fn revoke_key(&self, by: &Actor, id: KeyId) -> Result<KeyInfo, RegistryError>;
 }
 
 /// Checks a name: not empty, not too long, printable ASCII without spaces, since it goes into headers.
@@ -201,6 +271,24 @@ pub fn check_name(what: &'static str, value: &str) -> Result<(), RegistryError> 
         return Ok(());
     };
     Err(RegistryError::Invalid { what, problem })
+}
+
+/// Checks a consumer's policies: names, none of them twice, and not too many.
+///
+/// # Errors
+/// [`RegistryError::Invalid`].
+pub fn check_policies(policies: &[String]) -> Result<(), RegistryError> {
+    let invalid = |problem| Err(RegistryError::Invalid { what: "policies", problem });
+    if policies.len() > MAX_POLICIES {
+        return invalid(format!("are too many: a consumer has at most {MAX_POLICIES}"));
+    }
+    for (index, policy) in policies.iter().enumerate() {
+        check_name("policy", policy)?;
+        if policies.iter().take(index).any(|earlier| earlier == policy) {
+            return invalid(format!("name `{policy}` twice"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks a key before it is stored.

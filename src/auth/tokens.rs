@@ -64,6 +64,7 @@ impl Token {
                 username: Arc::clone(consumer),
                 custom_id: None,
                 plan: Arc::clone(plan),
+                policies: Arc::default(),
                 enabled: true,
             })))
         });

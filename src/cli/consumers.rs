@@ -84,24 +84,27 @@ async fn carry_out(command: Command, ledger: &mut Ledger<'_>) -> anyhow::Result<
     match command {
         Command::Add { username, plan, custom_id } => {
             let added = registry
-                .add_consumer(NewConsumer { username, custom_id, plan: plan.clone() })
+                .add_consumer(
+                    ledger.actor,
+                    NewConsumer { username, custom_id, plan: plan.clone(), policies: Vec::new() },
+                )
                 .await?;
             ledger.warn_of_unknown_plan(&plan)?;
             let name = added.consumer.username.to_string();
             print_one(ledger, &added, &format!("added; issue a key: gateway keys issue {name}"))
         }
         Command::Disable { name } => {
-            let info = registry.set_enabled(&name, false).await?;
+            let info = registry.set_enabled(ledger.actor, &name, false).await?;
             print_one(ledger, &info, "disabled: all of its keys and tokens are refused")
         }
         Command::Enable { name } => {
-            let info = registry.set_enabled(&name, true).await?;
+            let info = registry.set_enabled(ledger.actor, &name, true).await?;
             print_one(ledger, &info, "enabled")
         }
         Command::List => list(ledger).await,
         Command::Remove { name, yes } => remove(ledger, &name, yes).await,
         Command::SetPlan { name, plan } => {
-            let info = registry.set_plan(&name, &plan).await?;
+            let info = registry.set_plan(ledger.actor, &name, &plan).await?;
             ledger.warn_of_unknown_plan(&plan)?;
             let note = match own_plans(ledger, &info).await? {
                 0 => "changed".to_owned(),
@@ -158,7 +161,7 @@ async fn remove(ledger: &mut Ledger<'_>, name: &str, yes: bool) -> anyhow::Resul
              `gateway consumers disable {username}` to be able to go back"
         );
     }
-    let (info, keys) = ledger.registry.remove_consumer(name).await?;
+    let (info, keys) = ledger.registry.remove_consumer(ledger.actor, name).await?;
     if ledger.json {
         let mut value = to_json(&info);
         if let Value::Object(members) = &mut value {

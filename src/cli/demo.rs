@@ -5,7 +5,7 @@
 
 use super::ledger::all_keys;
 use crate::auth::api_key::{KeyForm, PlainKey};
-use crate::auth::registry::{NewConsumer, NewKey, Registry, RegistryError};
+use crate::auth::registry::{Actor, NewConsumer, NewKey, Registry, RegistryError};
 use crate::server::Ready;
 use crate::tasks;
 use anyhow::Context as _;
@@ -57,16 +57,20 @@ fn start_upstream(ready: &Ready) -> anyhow::Result<()> {
 }
 
 async fn fresh_key(ready: &Ready) -> anyhow::Result<PlainKey> {
-    let store = &*ready.store;
-    let consumer =
-        NewConsumer { username: NAME.to_owned(), custom_id: None, plan: NAME.to_owned() };
-    match store.add_consumer(consumer).await {
+    let (store, by) = (&*ready.store, Actor::named("cli:demo"));
+    let consumer = NewConsumer {
+        username: NAME.to_owned(),
+        custom_id: None,
+        plan: NAME.to_owned(),
+        policies: Vec::new(),
+    };
+    match store.add_consumer(&by, consumer).await {
         Ok(_) | Err(RegistryError::Taken { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     for old in all_keys(store, Some(NAME)).await? {
         if old.revoked_at.is_none() && old.name.as_deref() == Some(NAME) {
-            store.revoke_key(old.id).await?;
+            store.revoke_key(&by, old.id).await?;
         }
     }
     let (key, proof) = KeyForm::new(&ready.config.api_key).generate()?;
@@ -79,7 +83,7 @@ async fn fresh_key(ready: &Ready) -> anyhow::Result<PlainKey> {
         not_before: None,
         expires_at: None,
     };
-    store.issue_key(new).await?;
+    store.issue_key(&by, new).await?;
     Ok(key)
 }
 

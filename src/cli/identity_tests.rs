@@ -4,6 +4,7 @@ use super::{Ledger, consumers, keys};
 use crate::auth::ApiKeys;
 use crate::auth::api_key::KeyForm;
 use crate::auth::directory::{Answer, Source as _};
+use crate::auth::registry::Actor;
 use crate::stores::Embedded;
 use crate::telemetry::Clock;
 use clap::Parser;
@@ -42,7 +43,9 @@ impl Desk {
         let words = std::iter::once("gateway").chain(line.split_whitespace());
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
         let mut err = Vec::new();
+        let actor = Actor::named("test");
         let mut ledger = Ledger {
+            actor: &actor,
             registry: &self.store,
             plans: &self.plans,
             clock: &self.clock,
@@ -114,7 +117,7 @@ async fn an_operator_adds_a_consumer_and_issues_a_key() {
     ] {
         assert!(issued.out.contains(&part), "{part:?} in {}", issued.out);
     }
-    assert!(matches!(desk.store.look_up_key(id).await, Answer::Known { .. }));
+    assert!(matches!(desk.store.look_up_key(id, 0).await, Answer::Known { .. }));
 
     let listed = desk.run("keys list").await.out;
     assert!(listed.contains(id.as_str()) && listed.contains("live"), "{listed}");

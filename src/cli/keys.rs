@@ -129,14 +129,14 @@ async fn carry_out(
                 end => end.at(now),
             };
             let new = NewKey { proof, consumer, name, plan, scopes, not_before, expires_at };
-            let issued = ledger.registry.issue_key(new).await?;
+            let issued = ledger.registry.issue_key(ledger.actor, new).await?;
             print_issued(ledger, keys, &plain, &issued, None)?;
             warn_of_refusals(ledger, &issued).await?;
             warn_of_pepper(ledger, &issued).await
         }
         Command::List { consumer } => list(ledger, consumer.as_deref(), view).await,
         Command::Revoke { key } => {
-            let revoked = ledger.registry.revoke_key(parse_id(&key)?).await?;
+            let revoked = ledger.registry.revoke_key(ledger.actor, parse_id(&key)?).await?;
             if ledger.json {
                 return ledger.print_json(&to_json(&revoked, view));
             }
@@ -155,7 +155,7 @@ async fn carry_out(
             let expires_at = end.at(now).or_else(|| lifetime.map(|span| now.after(span)));
             let (plain, proof) = KeyForm::new(keys).generate()?;
             let rotation = Rotation { proof, expires_at, overlap };
-            let (old, new) = ledger.registry.rotate_key(id, rotation).await?;
+            let (old, new) = ledger.registry.rotate_key(ledger.actor, id, rotation).await?;
             print_issued(ledger, keys, &plain, &new, Some(&old))
         }
     }

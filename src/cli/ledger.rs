@@ -2,7 +2,7 @@
 
 use crate::auth::UnixTime;
 use crate::auth::api_key::KeyId;
-use crate::auth::registry::{KeyInfo, Page, Registry, RegistryError};
+use crate::auth::registry::{Actor, KeyInfo, Page, Registry, RegistryError};
 use crate::telemetry::Clock;
 use anyhow::{Context as _, bail};
 use std::io::Write;
@@ -22,6 +22,8 @@ const SIMILAR: f64 = 0.8;
 pub struct Ledger<'a> {
     /// Consumers and keys.
     pub registry: &'a dyn Registry,
+    /// Who writes.
+    pub actor: &'a Actor,
     /// The plans that the configuration knows.
     pub plans: &'a [Arc<str>],
     /// The time.

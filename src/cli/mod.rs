@@ -11,6 +11,7 @@ pub mod schema;
 
 pub use ledger::Ledger;
 
+use crate::auth::registry::Actor;
 use crate::config::{self, SecretFiles};
 use crate::stores::embedded::Embedded;
 use crate::telemetry::Clock;
@@ -114,6 +115,7 @@ struct Office {
     config: config::Config,
     plans: Vec<Arc<str>>,
     store: Embedded,
+    actor: Actor,
     clock: Clock,
     json: bool,
     out: std::io::Stdout,
@@ -124,6 +126,7 @@ impl Office {
     fn ledger(&mut self) -> Ledger<'_> {
         Ledger {
             registry: &self.store,
+            actor: &self.actor,
             plans: &self.plans,
             clock: &self.clock,
             json: self.json,
@@ -174,6 +177,7 @@ fn administrate(
         plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
         config,
         store,
+        actor: Actor::named("cli"),
         clock,
         json,
         out: std::io::stdout(),

@@ -14,7 +14,7 @@
 //! and burst are below 2^32, a period is below 2^47 ns; so an instant is below 2^96 ticks, a debt
 //! at most 2^79, and a debt times a period below 2^126.
 
-use super::rule::{Period, Rate, Rule};
+use super::rule::{Measure, Period, Rate, Rule};
 use crate::telemetry::Moment;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -32,8 +32,12 @@ impl Meter {
         Self { permits: rate.permits, burst, per: rate.per }
     }
 
-    pub(super) const fn of(rule: &Rule) -> Self {
-        Self::new(rule.rate, rule.burst)
+    /// The meter of a rule that has one.
+    pub(super) const fn of(rule: &Rule) -> Option<Self> {
+        match rule.measure {
+            Measure::Rate { rate, burst } => Some(Self::new(rate, burst)),
+            Measure::Quota(_) => None,
+        }
     }
 
     pub(super) const fn burst(self) -> NonZeroU32 {

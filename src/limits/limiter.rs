@@ -185,7 +185,9 @@ fn refuse(charges: &Few<Charge<'_>>, policies: &Policies) -> Refused {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rule::{Mode, Period, Rate, Subject};
+    use super::super::rule::{
+        Measure, Mode, OnStoreFailure, Period, Precision, Rate, Scope, Subject,
+    };
     use super::super::subject::KeySubject;
     use super::*;
     use http::HeaderValue;
@@ -200,10 +202,15 @@ mod tests {
         Rule {
             name: name.into(),
             id: format!("plan/test/{name}").into(),
-            rate: Rate { permits: count(permits), per: Period::Minute },
-            burst: count(burst),
+            measure: Measure::Rate {
+                rate: Rate { permits: count(permits), per: Period::Minute },
+                burst: count(burst),
+            },
             subject,
             mode: Mode::Enforce,
+            scope: Scope::Fleet,
+            precision: Precision::Leased,
+            on_store_failure: OnStoreFailure::Share,
         }
     }
 

@@ -21,11 +21,15 @@ pub mod rule;
 mod rule_set;
 mod subject;
 mod table;
+pub mod usage;
 mod wire;
 
 pub use grant::Grant;
 pub use limiter::Limiter;
 pub use refused::Refused;
-pub use rule::{Mode, Period, Plan, Rate, Rule, Subject};
+pub use rule::{
+    Measure, Mode, OnStoreFailure, Period, Plan, Precision, Quota, QuotaPeriod, Rate, Rule, Scope,
+    Subject,
+};
 pub use rule_set::RuleSet;
 pub use subject::{KeySubject, Subjects};

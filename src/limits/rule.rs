@@ -39,6 +39,75 @@ pub struct Rate {
     pub per: Period,
 }
 
+/// The calendar span that a [`Quota`] is for, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuotaPeriod {
+    /// From midnight to midnight.
+    Day,
+    /// From the full hour on.
+    Hour,
+    /// From the full minute on.
+    Minute,
+    /// From the first day of a month on.
+    Month,
+}
+
+/// How many requests are let through in a calendar period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// Requests per period.
+    pub permits: NonZeroU32,
+    /// The period.
+    pub per: QuotaPeriod,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// What may go on in a calendar period, however it is spread.
+    Quota(Quota),
+    /// A flow, by the generic cell rate algorithm.
+    Rate {
+        /// The long-run rate.
+        rate: Rate,
+        /// How many at once after a rest; the permits of the rate unless the file says otherwise.
+        burst: NonZeroU32,
+    },
+}
+
+/// Who shares a rule's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All tasks, through Redis; without Redis there is one task.
+    #[default]
+    Fleet,
+    /// Each task counts for itself.
+    Task,
+}
+
+/// How a fleet's rule is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Each request asks Redis: burst + rate × T in any window of length T.
+    Exact,
+    /// Tasks take permits ahead of need: burst + rate × (T + 100 ms). A rule too slow for that (below
+    /// 10/s for each task, or with a burst below what it regains in 100 ms) is counted exactly.
+    #[default]
+    Leased,
+}
+
+/// What a fleet's rule does while its counters cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnStoreFailure {
+    /// Refuse with 503.
+    Closed,
+    /// Let through.
+    Open,
+    /// Each task lets through its share: the limit divided by the number of tasks.
+    #[default]
+    Share,
+}
+
 /// Whom a rule counts: each value of it has a counter of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -69,17 +138,21 @@ pub enum Mode {
 pub struct Rule {
     /// The name that clients see in `RateLimit`, and that metrics are labelled with.
     pub name: Arc<str>,
-    /// `plan/<name>/<rule>` or `route/<name>/<rule>`: counters are kept under it, so they survive
+    /// `plan/<name>/<rule>`, `policy/<name>/<rule>` or `route/<name>/<rule>`: counters are kept under it, so they survive
     /// reloads as long as the names do.
     pub id: Arc<str>,
-    /// The long-run rate.
-    pub rate: Rate,
-    /// How many at once after a rest; the permits of the rate unless the file says otherwise.
-    pub burst: NonZeroU32,
+    /// What is counted.
+    pub measure: Measure,
     /// Whom it counts.
     pub subject: Subject,
     /// Whether it refuses.
     pub mode: Mode,
+    /// Who shares its counters.
+    pub scope: Scope,
+    /// How a fleet's counters are kept.
+    pub precision: Precision,
+    /// What it does without them.
+    pub on_store_failure: OnStoreFailure,
 }
 
 /// What a consumer has bought: a named set of rules.

@@ -22,7 +22,7 @@ impl RuleSet {
         let rules: Vec<_> = rules
             .iter()
             .filter(|rule| rule.mode != Mode::Off)
-            .map(|rule| Prepared::new(rule, keyring))
+            .filter_map(|rule| Prepared::new(rule, keyring))
             .collect();
         let policies: Vec<_> =
             rules.iter().filter(|rule| !rule.shadow).map(Prepared::policy).collect();
@@ -60,16 +60,16 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    fn new(rule: &Rule, keyring: &Keyring) -> Self {
-        Self {
+    fn new(rule: &Rule, keyring: &Keyring) -> Option<Self> {
+        Some(Self {
             id: Arc::clone(&rule.id),
             name: Arc::clone(&rule.name),
             quoted: wire::quote(&rule.name),
-            meter: Meter::of(rule),
+            meter: Meter::of(rule)?,
             shadow: rule.mode == Mode::Shadow,
             subject: rule.subject.clone(),
             key: keyring.rule(&rule.id),
-        }
+        })
     }
 
     fn policy(&self) -> String {

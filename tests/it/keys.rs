@@ -9,7 +9,7 @@ use crate::support::sized;
 use crate::support::{eventually, eventually_async};
 use datahub_gateway::auth::ApiKeys;
 use datahub_gateway::auth::api_key::KeyForm;
-use datahub_gateway::auth::registry::{NewKey, Registry as _};
+use datahub_gateway::auth::registry::{Actor, NewKey, Registry as _};
 use datahub_gateway::stores::Embedded;
 use datahub_gateway::telemetry::Clock;
 use std::collections::BTreeSet;
@@ -192,7 +192,7 @@ async fn a_new_key_works_within_a_second_though_it_was_asked_for_before_it_was_i
             not_before: None,
             expires_at: None,
         };
-        store.issue_key(new).await.unwrap();
+        store.issue_key(&Actor::named("test"), new).await.unwrap();
         let issued = running.elapsed();
         eventually_async("the new key to work", async || {
             (gateway.get("/").key(plain.reveal()).send().await.status == 200).then_some(())

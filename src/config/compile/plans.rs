@@ -3,7 +3,7 @@
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{self, At, Entries, Text};
-use crate::limits::{Mode, Plan, Rate, Rule, Subject};
+use crate::limits::{Measure, Mode, OnStoreFailure, Plan, Precision, Rate, Rule, Scope, Subject};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,16 @@ fn rule(
         schema::Mode::Off => Mode::Off,
         schema::Mode::Shadow => Mode::Shadow,
     };
-    Some(Rule { name, id, rate, burst, subject, mode })
+    Some(Rule {
+        name,
+        id,
+        measure: Measure::Rate { rate, burst },
+        subject,
+        mode,
+        scope: Scope::default(),
+        precision: Precision::default(),
+        on_store_failure: OnStoreFailure::default(),
+    })
 }
 
 /// More than one permit in a microsecond cannot be told apart.

@@ -85,11 +85,11 @@ impl Embedded {
 
 #[async_trait]
 impl Source for Embedded {
-    async fn look_up_key(&self, id: KeyId) -> Answer<KeyRecord> {
+    async fn look_up_key(&self, id: KeyId, _copy: usize) -> Answer<KeyRecord> {
         answer(self.ask(|reply| Job::Key { id, reply }).await)
     }
 
-    async fn look_up_consumer(&self, username: &str) -> Answer<Consumer> {
+    async fn look_up_consumer(&self, username: &str, _copy: usize) -> Answer<Consumer> {
         answer(self.ask(|reply| Job::Consumer { username: username.into(), reply }).await)
     }
 }

@@ -7,8 +7,8 @@ use crate::auth::UnixTime;
 use crate::auth::api_key::KeyId;
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{
-    ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation, check_key,
-    check_name,
+    Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
+    check_key, check_name,
 };
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
@@ -116,7 +116,11 @@ impl Embedded {
 
 #[async_trait]
 impl Registry for Embedded {
-    async fn add_consumer(&self, new: NewConsumer) -> Result<ConsumerInfo, RegistryError> {
+    async fn add_consumer(
+        &self,
+        _by: &Actor,
+        new: NewConsumer,
+    ) -> Result<ConsumerInfo, RegistryError> {
         check_name("username", &new.username)?;
         check_name("plan", &new.plan)?;
         if let Some(custom_id) = &new.custom_id {
@@ -157,12 +161,22 @@ impl Registry for Embedded {
         .await
     }
 
-    async fn set_enabled(&self, name: &str, on: bool) -> Result<ConsumerInfo, RegistryError> {
+    async fn set_enabled(
+        &self,
+        _by: &Actor,
+        name: &str,
+        on: bool,
+    ) -> Result<ConsumerInfo, RegistryError> {
         const SQL: &str = "UPDATE consumers SET enabled = ?1 WHERE id = ?2";
         self.change_consumer(name, SQL, on, move |old| old.consumer.enabled == on).await
     }
 
-    async fn set_plan(&self, name: &str, plan: &str) -> Result<ConsumerInfo, RegistryError> {
+    async fn set_plan(
+        &self,
+        _by: &Actor,
+        name: &str,
+        plan: &str,
+    ) -> Result<ConsumerInfo, RegistryError> {
         const SQL: &str = "UPDATE consumers SET plan = ?1 WHERE id = ?2";
         check_name("plan", plan)?;
         let same = plan.to_owned();
@@ -170,7 +184,20 @@ impl Registry for Embedded {
             .await
     }
 
-    async fn remove_consumer(&self, name: &str) -> Result<(ConsumerInfo, usize), RegistryError> {
+    async fn set_policies(
+        &self,
+        _by: &Actor,
+        _name: &str,
+        _policies: &[String],
+    ) -> Result<ConsumerInfo, RegistryError> {
+        Err(RegistryError::Invalid { what: "policies", problem: "are not kept yet".to_owned() })
+    }
+
+    async fn remove_consumer(
+        &self,
+        _by: &Actor,
+        name: &str,
+    ) -> Result<(ConsumerInfo, usize), RegistryError> {
         let name = name.to_owned();
         self.write(move |tx, _| {
             let old = find_consumer(tx, &name)?;
@@ -182,7 +209,7 @@ impl Registry for Embedded {
         .await
     }
 
-    async fn issue_key(&self, new: NewKey) -> Result<KeyInfo, RegistryError> {
+    async fn issue_key(&self, _by: &Actor, new: NewKey) -> Result<KeyInfo, RegistryError> {
         self.write(move |tx, now| {
             check_key(&new, now)?;
             insert_key(tx, &new, now)?;
@@ -222,6 +249,7 @@ impl Registry for Embedded {
 
     async fn rotate_key(
         &self,
+        _by: &Actor,
         id: KeyId,
         rotation: Rotation,
     ) -> Result<(KeyInfo, KeyInfo), RegistryError> {
@@ -245,7 +273,7 @@ impl Registry for Embedded {
         .await
     }
 
-    async fn revoke_key(&self, id: KeyId) -> Result<KeyInfo, RegistryError> {
+    async fn revoke_key(&self, _by: &Actor, id: KeyId) -> Result<KeyInfo, RegistryError> {
         self.write(move |tx, now| {
             let changed = tx.execute(
                 "UPDATE keys SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL",

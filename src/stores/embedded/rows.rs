@@ -24,6 +24,7 @@ pub(super) fn consumer(row: &Row<'_>, first: usize) -> rusqlite::Result<Consumer
         username: row.get(first + 1)?,
         custom_id: row.get(first + 2)?,
         plan: row.get(first + 3)?,
+        policies: Arc::default(),
         enabled: row.get(first + 4)?,
     })
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::auth::ApiKeys;
 use crate::auth::api_key::KeyForm;
-use crate::auth::registry::{NewConsumer, NewKey, Registry, RegistryError};
+use crate::auth::registry::{Actor, NewConsumer, NewKey, Registry, RegistryError};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -23,9 +23,13 @@ fn refusal(path: &Path) -> String {
 }
 
 async fn add(store: &Embedded, username: &str) -> Result<(), RegistryError> {
-    let new =
-        NewConsumer { username: username.to_owned(), custom_id: None, plan: "free".to_owned() };
-    store.add_consumer(new).await.map(drop)
+    let new = NewConsumer {
+        username: username.to_owned(),
+        custom_id: None,
+        plan: "free".to_owned(),
+        policies: Vec::new(),
+    };
+    store.add_consumer(&me(), new).await.map(drop)
 }
 
 async fn issue(store: &Embedded, consumer: &str) -> KeyId {
@@ -44,7 +48,7 @@ async fn issue(store: &Embedded, consumer: &str) -> KeyId {
         not_before: None,
         expires_at: None,
     };
-    store.issue_key(new).await.unwrap().id
+    store.issue_key(&me(), new).await.unwrap().id
 }
 
 #[test]
@@ -87,7 +91,7 @@ async fn what_was_written_is_there_after_a_restart() {
     let id = issue(&store, "alice").await;
     drop(store);
     let store = open(&path);
-    assert!(matches!(store.look_up_key(id).await, Answer::Known { revision: 2, .. }));
+    assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { revision: 2, .. }));
 }
 
 #[test]
@@ -175,7 +179,7 @@ async fn a_full_disk_costs_a_write_and_nothing_else() {
     let message = error.to_string();
     assert!(message.starts_with("there is no space left for the store `"), "{message}");
     assert!(message.contains("free some space on its disk, then try again"), "{message}");
-    assert!(matches!(store.look_up_key(id).await, Answer::Known { .. }), "reading goes on");
+    assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { .. }), "reading goes on");
     let Ok(Changes::Reset { revision }) = store.changes_since(None).await else {
         panic!("it reads")
     };
@@ -197,10 +201,10 @@ async fn a_store_that_vanishes_is_an_outage_and_is_found_again() {
     fs::rename(&path, &away).unwrap();
     for _ in 0..2 {
         assert_eq!(store.changes_since(Some(2)).await, Err(Outage::Failed));
-        assert!(matches!(store.look_up_key(id).await, Answer::Unavailable(Outage::Failed)));
+        assert!(matches!(store.look_up_key(id, 0).await, Answer::Unavailable(Outage::Failed)));
     }
     fs::rename(&away, &path).unwrap();
-    assert!(matches!(store.look_up_key(id).await, Answer::Known { .. }));
+    assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { .. }));
     let quiet = Changes::Since { revision: 2, changes: Vec::new(), more: false };
     assert_eq!(store.changes_since(Some(2)).await, Ok(quiet), "it is the same file");
 }
@@ -212,7 +216,7 @@ async fn another_file_in_its_place_voids_everything() {
     add(&store, "alice").await.unwrap();
     let id = issue(&store, "alice").await;
     assert_eq!(store.changes_since(None).await, Ok(Changes::Reset { revision: 2 }));
-    assert!(matches!(store.look_up_key(id).await, Answer::Known { .. }));
+    assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { .. }));
 
     let spare = path.with_file_name("spare.db");
     let other = open(&spare);
@@ -229,7 +233,7 @@ async fn another_file_in_its_place_voids_everything() {
     assert_eq!(store.changes_since(Some(2)).await, Err(Outage::Failed));
     // Its changes 3 and 4 are not what followed the other file's 2.
     assert_eq!(store.changes_since(Some(2)).await, Ok(Changes::Reset { revision: 4 }));
-    assert!(matches!(store.look_up_key(id).await, Answer::Unknown { revision: 4 }));
+    assert!(matches!(store.look_up_key(id, 0).await, Answer::Unknown { revision: 4 }));
 }
 
 #[tokio::test]
@@ -286,14 +290,18 @@ async fn a_long_queue_is_refused_and_given_up_questions_cost_nothing() {
     let (jobs, mut queue) = mpsc::channel(QUEUE);
     let store = Embedded { jobs, ..store };
     let id: KeyId = "0000000000000000".parse().unwrap();
-    let mut waiting: Vec<_> = (0..QUEUE).map(|_| store.look_up_key(id)).collect();
+    let mut waiting: Vec<_> = (0..QUEUE).map(|_| store.look_up_key(id, 0)).collect();
     for question in &mut waiting {
         assert!(futures_util::poll!(question).is_pending());
     }
-    assert!(matches!(store.look_up_key(id).await, Answer::Unavailable(Outage::Busy)));
+    assert!(matches!(store.look_up_key(id, 0).await, Answer::Unavailable(Outage::Busy)));
     let mut feed = Box::pin(store.changes_since(None));
     assert!(futures_util::poll!(&mut feed).is_pending(), "changes wait for their turn");
     drop(waiting);
     let Some(Job::Key { reply, .. }) = queue.recv().await else { panic!("a question") };
     assert!(reply.is_closed(), "nobody waits for it");
+}
+
+fn me() -> Actor {
+    Actor::named("test")
 }
