@@ -1,8 +1,10 @@
 //! Adapters behind the ports that `auth` and `limits` define.
 
 pub mod embedded;
+mod reactor;
 
 pub use embedded::{Embedded, StoreError};
+pub use reactor::Reactor;
 
 use crate::auth::audit::Audit;
 use crate::auth::changes::ChangeFeed;
