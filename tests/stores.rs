@@ -9,7 +9,7 @@
 )]
 
 use datahub_gateway::auth::api_key::{KeyForm, KeyId, PlainKey};
-use datahub_gateway::auth::changes::{Change, ChangeFeed, ChangeKind, Changes};
+use datahub_gateway::auth::changes::{Change, ChangeFeed, ChangeKind, Changes, Reset};
 use datahub_gateway::auth::directory::{Answer, Source};
 use datahub_gateway::auth::registry::{
     Actor, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
@@ -60,7 +60,7 @@ impl<P: Place> Lab<P> {
 
     async fn revision(&self) -> u64 {
         match self.store.changes_since(None).await.unwrap() {
-            Changes::Reset { revision } => revision,
+            Changes::Reset(reset) => reset.revision,
             Changes::Since { .. } => panic!("the start was asked for"),
         }
     }
@@ -341,7 +341,7 @@ async fn every_write_is_a_revision_that_names_what_it_touched<P: Place>() {
     assert_eq!(changes.last().unwrap().committed_at, lab.clock.unix_time());
     assert_eq!(lab.changes_since(8).await, []);
     let future = lab.store.changes_since(Some(9)).await.unwrap();
-    assert_eq!(future, Changes::Reset { revision: 8 }, "a store that was put back");
+    assert_eq!(future, Changes::Reset(Reset::at(8)), "a store that was put back");
 }
 
 async fn many_changes_come_complete_and_in_order<P: Place>() {
@@ -360,7 +360,7 @@ async fn many_changes_come_complete_and_in_order<P: Place>() {
                     break;
                 }
             }
-            Changes::Reset { .. } => panic!("nothing is missing"),
+            Changes::Reset(_) => panic!("nothing is missing"),
         }
     }
     assert_eq!(seen, (1..=601).collect::<Vec<_>>());

@@ -75,10 +75,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changes {
     /// It cannot be told, or the start was asked for: begin anew at this revision.
-    Reset {
-        /// Where the store stands.
-        revision: u64,
-    },
+    Reset(Reset),
     /// This, completely.
     Since {
         /// The last revision that is covered; `revision` of the question if nothing happened.
@@ -90,9 +87,42 @@ pub enum Changes {
     },
 }
 
+/// Where to begin anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// Where the store stands.
+    pub revision: u64,
+    /// `recent` has all changes above this revision; `revision` itself where none are known.
+    pub remembered_from: u64,
+    /// The last changes, in order of their revision: rows that lie in caches may be older than they.
+    pub recent: Vec<Change>,
+    /// Another history goes on from here, and may lack changes that this one had: a replica was
+    /// promoted, or a backup was put in the store's place.
+    pub new_epoch: bool,
+}
+
+impl Reset {
+    /// At `revision`, of which nothing more is known.
+    #[must_use]
+    pub const fn at(revision: u64) -> Self {
+        Self { revision, remembered_from: revision, recent: Vec::new(), new_epoch: false }
+    }
+}
+
 /// A store that tells its changes.
 #[async_trait]
 pub trait ChangeFeed: Send + Sync {
+    /// How often it should be asked when it stirs not by itself.
+    fn poll_interval(&self) -> Duration {
+        POLL_INTERVAL
+    }
+
+    /// Waits until it is worth asking before the next poll is due; a store that cannot tell never
+    /// ends this.
+    async fn stirred(&self) {
+        std::future::pending().await
+    }
+
     /// What happened after `revision`; without one, only where the store stands.
     async fn changes_since(&self, revision: Option<u64>) -> Result<Changes, Outage>;
 }
@@ -131,9 +161,9 @@ pub async fn follow(
         let answer = tokio::time::timeout(POLL_DEADLINE, feed.changes_since(since)).await;
         let mut more = false;
         match answer.unwrap_or(Err(Outage::Timeout)) {
-            Ok(Changes::Reset { revision }) => {
-                directory.reset(revision, asked_at);
-                if since.replace(revision).is_some() {
+            Ok(Changes::Reset(reset)) => {
+                directory.reset(reset.revision, asked_at);
+                if since.replace(reset.revision).is_some() {
                     observe(FeedEvent::Gap);
                 }
             }

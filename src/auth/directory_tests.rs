@@ -1,7 +1,7 @@
 //! What the directory promises, against a store that answers on command.
 
 use super::api_key::KeyId;
-use super::changes::{Change, ChangeFeed, ChangeKind, Changes, FeedEvent, follow};
+use super::changes::{Change, ChangeFeed, ChangeKind, Changes, FeedEvent, Reset, follow};
 use super::denied::Outage;
 use super::directory::{Directory, LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 use super::fake::{FakeSource, Mood};
@@ -321,11 +321,11 @@ async fn following_tells_of_changes_gaps_and_outages() {
         ..change(3, ChangeKind::Key, "0000000000000001")
     };
     let script = Script(Mutex::new(VecDeque::from([
-        Ok(Changes::Reset { revision: 2 }),
+        Ok(Changes::Reset(Reset::at(2))),
         Ok(Changes::Since { revision: 3, changes: vec![changed], more: true }),
         Err(Outage::Failed),
         Err(Outage::Failed),
-        Ok(Changes::Reset { revision: 9 }),
+        Ok(Changes::Reset(Reset::at(9))),
     ])));
     let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
     let following = follow(&script, &directory, &clock, |event| sender.send(event).unwrap());

@@ -17,8 +17,10 @@ pub async fn first_look(
     clock: &Clock,
 ) -> Result<(), Outage> {
     let asked_at = clock.now();
-    let (Changes::Reset { revision } | Changes::Since { revision, .. }) =
-        feed.changes_since(None).await?;
+    let revision = match feed.changes_since(None).await? {
+        Changes::Reset(reset) => reset.revision,
+        Changes::Since { revision, .. } => revision,
+    };
     directory.reset(revision, asked_at);
     Ok(())
 }

@@ -7,7 +7,7 @@
 use super::error::StoreError;
 use super::{file, rows};
 use crate::auth::api_key::KeyId;
-use crate::auth::changes::{Change, ChangeKind, Changes};
+use crate::auth::changes::{Change, ChangeKind, Changes, Reset};
 use crate::auth::directory::KeyRecord;
 use crate::auth::{Consumer, Outage};
 use crate::telemetry::{Clock, Moment};
@@ -178,7 +178,7 @@ impl Open {
         tx.finish()?;
         self.seen = Some((version, now));
         self.is_another = false;
-        Ok(changes.unwrap_or(Changes::Reset { revision: now }))
+        Ok(changes.unwrap_or(Changes::Reset(Reset::at(now))))
     }
 }
 

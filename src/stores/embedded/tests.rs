@@ -3,6 +3,7 @@
 use super::*;
 use crate::auth::ApiKeys;
 use crate::auth::api_key::KeyForm;
+use crate::auth::changes::Reset;
 use crate::auth::registry::{Actor, NewConsumer, NewKey, Registry, RegistryError};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -180,7 +181,7 @@ async fn a_full_disk_costs_a_write_and_nothing_else() {
     assert!(message.starts_with("there is no space left for the store `"), "{message}");
     assert!(message.contains("free some space on its disk, then try again"), "{message}");
     assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { .. }), "reading goes on");
-    let Ok(Changes::Reset { revision }) = store.changes_since(None).await else {
+    let Ok(Changes::Reset(Reset { revision, .. })) = store.changes_since(None).await else {
         panic!("it reads")
     };
     assert_eq!(revision, written + 2, "what failed left no trace");
@@ -195,7 +196,7 @@ async fn a_store_that_vanishes_is_an_outage_and_is_found_again() {
     add(&store, "alice").await.unwrap();
     let id = issue(&store, "alice").await;
     let since = store.changes_since(None).await.unwrap();
-    assert_eq!(since, Changes::Reset { revision: 2 });
+    assert_eq!(since, Changes::Reset(Reset::at(2)));
 
     let away = path.with_extension("away");
     fs::rename(&path, &away).unwrap();
@@ -215,7 +216,7 @@ async fn another_file_in_its_place_voids_everything() {
     let store = open(&path);
     add(&store, "alice").await.unwrap();
     let id = issue(&store, "alice").await;
-    assert_eq!(store.changes_since(None).await, Ok(Changes::Reset { revision: 2 }));
+    assert_eq!(store.changes_since(None).await, Ok(Changes::Reset(Reset::at(2))));
     assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { .. }));
 
     let spare = path.with_file_name("spare.db");
@@ -232,7 +233,7 @@ async fn another_file_in_its_place_voids_everything() {
     fs::rename(&spare, &path).unwrap();
     assert_eq!(store.changes_since(Some(2)).await, Err(Outage::Failed));
     // Its changes 3 and 4 are not what followed the other file's 2.
-    assert_eq!(store.changes_since(Some(2)).await, Ok(Changes::Reset { revision: 4 }));
+    assert_eq!(store.changes_since(Some(2)).await, Ok(Changes::Reset(Reset::at(4))));
     assert!(matches!(store.look_up_key(id, 0).await, Answer::Unknown { revision: 4 }));
 }
 
@@ -244,7 +245,7 @@ async fn changes_that_are_forgotten_void_everything() {
         add(&store, name).await.unwrap();
     }
     store.writer.lock().execute("DELETE FROM changes WHERE n <= 2", ()).unwrap();
-    assert_eq!(store.changes_since(Some(1)).await, Ok(Changes::Reset { revision: 3 }));
+    assert_eq!(store.changes_since(Some(1)).await, Ok(Changes::Reset(Reset::at(3))));
     let Ok(Changes::Since { changes, .. }) = store.changes_since(Some(2)).await else {
         panic!("the third is there");
     };
@@ -280,7 +281,7 @@ async fn a_change_of_an_unknown_kind_voids_everything() {
     add(&store, "alice").await.unwrap();
     let sql = "UPDATE changes SET kind = 'policy'";
     store.writer.lock().execute(sql, ()).unwrap();
-    assert_eq!(store.changes_since(Some(0)).await, Ok(Changes::Reset { revision: 1 }));
+    assert_eq!(store.changes_since(Some(0)).await, Ok(Changes::Reset(Reset::at(1))));
 }
 
 #[tokio::test]
