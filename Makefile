@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR
 # How `make conf` runs the gateway; .ci/run names the binary that the tests have built.
 GATEWAY ?= cargo run --quiet --locked --bin gateway --
 
-.PHONY: help run test check bench soak fmt lint docs audit conf build-tools bench-tools
+.PHONY: help run test check bench soak fmt lint docs audit conf build-tools test-tools bench-tools
 
 help:
 	@echo "make run     start the gateway on port 3000 with conf/ and a demo upstream"
@@ -20,7 +20,7 @@ help:
 run: build-tools
 	cargo run --locked --bin gateway -- --conf conf run --demo
 
-test: build-tools
+test: build-tools test-tools
 	cargo test --locked --all-targets
 	cargo test --locked --doc
 
@@ -47,10 +47,10 @@ conf: build-tools
 		$(GATEWAY) --conf "$$folder" check || exit 1; \
 	done
 
-bench: build-tools bench-tools
+bench: build-tools test-tools bench-tools
 	cargo bench --locked
 
-soak: build-tools
+soak: build-tools test-tools
 	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
 
 fmt:
@@ -58,6 +58,9 @@ fmt:
 
 build-tools:
 	@.ci/tools build
+
+test-tools:
+	@.ci/tools test
 
 bench-tools:
 	@.ci/tools bench

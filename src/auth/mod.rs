@@ -3,7 +3,7 @@
 //! ```text
 //! headers ─▶ Authenticator ─┬─ key:   KeyForm (form, digest) ─────────┐
 //!                           └─ token: Issuers (signature) ─ TokenCache ┴▶ Directory ─▶ Source
-//! store's changes ─▶ follow ─▶ Directory
+//! store's changes ─▶ follow ─▶ Directory (shelves, marks, deny list)
 //! ```
 //!
 //! An [`Authenticator`] belongs to one configuration; [`Directory`] and [`TokenCache`] outlive it.
@@ -17,6 +17,7 @@ pub mod changes;
 mod compact;
 pub mod denials;
 mod denied;
+mod deny_list;
 pub mod directory;
 pub mod documents;
 mod flights;
@@ -24,6 +25,7 @@ pub mod identity;
 mod jwt;
 pub mod registry;
 mod shelf;
+mod source;
 mod tokens;
 
 pub use authenticator::Authenticator;

@@ -21,6 +21,7 @@ pub mod rule;
 mod rule_set;
 mod subject;
 mod table;
+mod tally;
 pub mod usage;
 mod wire;
 
@@ -33,3 +34,4 @@ pub use rule::{
 };
 pub use rule_set::RuleSet;
 pub use subject::{KeySubject, Subjects};
+pub use tally::{Outcome, Tally};

@@ -1,5 +1,6 @@
 //! Adapters behind the ports that `auth` and `limits` define.
 
+pub mod cached;
 pub mod embedded;
 mod reactor;
 

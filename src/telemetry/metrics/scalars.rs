@@ -18,6 +18,7 @@ pub(super) struct Scalars {
     pub(super) revocation_delay: Histogram,
     pub(super) access_log_dropped: IntCounter,
     pub(super) store_up: IntGauge,
+    pub(super) new_epochs: IntCounter,
     last_size: AtomicUsize,
 }
 
@@ -62,6 +63,13 @@ impl Scalars {
                 registry,
                 "gateway_store_up",
                 "Whether the store of consumers and keys answers.",
+            ),
+            new_epochs: counter(
+                registry,
+                Opts::new(
+                    "gateway_store_new_epochs_total",
+                    "How often the store went on from a history that may lack changes.",
+                ),
             ),
             last_size: AtomicUsize::new(16 * 1024),
         }
