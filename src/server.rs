@@ -11,7 +11,7 @@ use crate::limits::Limiter;
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
-use crate::stores::embedded::Embedded;
+use crate::stores::{Embedded, Store};
 use crate::tasks::reload::Reload;
 use crate::tasks::watch::{FileWatch, WatchError};
 use crate::tasks::{feed, health};
@@ -26,6 +26,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// Verified tokens kept in memory.
@@ -45,7 +46,7 @@ pub struct Ready {
     /// What it runs with.
     pub config: Config,
     /// Consumers and keys.
-    pub store: Arc<Embedded>,
+    pub store: Arc<dyn Store>,
     /// Public listeners by name, with their real ports.
     pub listeners: BTreeMap<Arc<str>, SocketAddr>,
     /// The operator's listener.
@@ -58,7 +59,9 @@ struct Process {
     parts: Parts,
     drain: Arc<Drain>,
     access_log: AccessLog,
-    store: Arc<Embedded>,
+    store: Arc<dyn Store>,
+    /// Told when plans or policies of the store have changed.
+    rows: Arc<Notify>,
 }
 
 /// Runs a gateway until a signal ends it. `on_ready` is called once it answers.
@@ -152,7 +155,7 @@ fn check_open_files(limit: u64, connections: usize) {
 }
 
 /// Opens the store; one that has to be made knows nobody, which the operator should hear of.
-fn open_store(path: &Path, clock: &Clock) -> anyhow::Result<Arc<Embedded>> {
+fn open_store(path: &Path, clock: &Clock) -> anyhow::Result<Arc<dyn Store>> {
     let known = path.exists();
     let store = Embedded::open(path, clock.clone())?;
     if !known {
@@ -169,7 +172,7 @@ impl Process {
         let parts = Parts {
             limiter: Limiter::new(clock.clone()),
             registry: Registry::new(clock.clone()),
-            directory: Arc::new(Directory::new(Arc::clone(&store) as _, clock.clone())),
+            directory: Arc::new(Directory::new(Arc::<dyn Store>::clone(&store), clock.clone())),
             tokens: Arc::new(TokenCache::new(TOKENS)),
             metrics: Arc::clone(&metrics),
             clock,
@@ -180,7 +183,8 @@ impl Process {
         let access_log = AccessLog::stdout(&metrics)?;
         let live = Live::new(Snapshot::build(loaded.config, &parts, 1)?);
         metrics.reload_succeeded(1);
-        Ok(Self { live, parts, drain: Drain::new(), access_log, store })
+        let rows = Arc::new(Notify::new());
+        Ok(Self { live, parts, drain: Drain::new(), access_log, store, rows })
     }
 
     /// Learns where the store stands, and follows its changes from there.
@@ -190,10 +194,11 @@ impl Process {
             .await
             .context("the store does not answer")?;
         tasks.spawn(feed::run(
-            Arc::clone(&self.store) as _,
+            Arc::clone(&self.store),
             Arc::clone(&parts.directory),
             parts.clock.clone(),
             Arc::clone(&parts.metrics),
+            Arc::clone(&self.rows),
         ));
         Ok(())
     }

@@ -17,7 +17,7 @@ use datahub_gateway::auth::registry::{
 use datahub_gateway::auth::{
     ApiKeys, Authenticator, Directory, FeedEvent, Method, Requirement, TokenCache, UnixTime, follow,
 };
-use datahub_gateway::stores::Embedded;
+use datahub_gateway::stores::{Embedded, Store};
 use datahub_gateway::telemetry::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// An empty store that several processes can open.
 trait Place: Sized {
-    type Store: Registry + Source + ChangeFeed + Send + Sync + 'static;
+    type Store: Store;
 
     fn empty() -> Self;
 
@@ -406,7 +406,8 @@ async fn a_running_gateway_hears_of_everything_within_a_second<P: Place>() {
     };
 
     let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let following = follow(&*store, &directory, &clock, |event| sender.send(event).unwrap());
+    let following =
+        follow(&*store, &*store, &directory, &clock, |event| sender.send(event).unwrap());
     let mut applied = async || match events.recv().await {
         Some(FeedEvent::Applied { delay, .. }) => {
             assert!(delay < Duration::from_secs(1), "{delay:?}");

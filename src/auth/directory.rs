@@ -7,13 +7,14 @@
 //! in effect is never believed; an outage is never taken for "unknown".
 
 use super::api_key::{KeyDigest, KeyId, PepperVersion};
+pub use super::capacity::{Settings, Vitals};
 use super::changes::{Change, ChangeKind, Marks, Reset};
 use super::denials::Denial;
 use super::denied::Outage;
 use super::deny_list::DenyList;
 use super::identity::{Caller, Consumer, Credential, Fields, UnixTime};
 use super::jwt::Verified;
-use super::shelf::{Capacity, Entry, Found, Shelf, Times};
+use super::shelf::{Entry, Found, Shelf, Times};
 pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 pub use super::source::{Answer, KeyRecord, Source};
 use crate::telemetry::{Clock, Moment};
@@ -33,55 +34,6 @@ pub(super) struct KnownKey {
     pub(super) expires_at: Option<UnixTime>,
     pub(super) revoked_at: Option<UnixTime>,
     pub(super) caller: Arc<Caller>,
-}
-
-/// How much is kept in process, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Known keys, and as many consumers by name. One costs about a kilobyte.
-    pub known: usize,
-    /// Invented keys, and as many names, apart from the known ones.
-    pub unknown: usize,
-    /// How long a row is believed while the store cannot be reached.
-    pub stale_for: Duration,
-    /// The change feed is silent when it has not confirmed for this long.
-    pub silent_after: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            known: 50_000,
-            unknown: 8_192,
-            stale_for: STALE_FOR,
-            silent_after: Duration::from_secs(1),
-        }
-    }
-}
-
-impl Settings {
-    const fn capacity(self) -> Capacity {
-        Capacity { known: self.known, unknown: self.unknown, flights: 512 }
-    }
-}
-
-/// What the caches hold and what became of them, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vitals {
-    /// Known keys.
-    pub keys: usize,
-    /// Keys that nobody knows.
-    pub unknown_keys: usize,
-    /// Consumers known by name.
-    pub consumers: usize,
-    /// Entries of the deny list.
-    pub denied: usize,
-    /// How often a row was believed because the store could not be reached.
-    pub served_stale: u64,
-    /// Look-ups that the store answered.
-    pub loaded: u64,
-    /// Look-ups that the store could not answer.
-    pub unavailable: u64,
 }
 
 /// Answers of the authority from the past that are asked again before giving up.

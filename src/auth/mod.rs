@@ -13,6 +13,7 @@
 pub mod api_key;
 pub mod audit;
 mod authenticator;
+mod capacity;
 pub mod changes;
 mod compact;
 pub mod denials;
