@@ -1,6 +1,6 @@
 //! What goes with every request: its id, who sent it, how long it may take, and a line in the log.
 //!
-//! Must stay true: the line has the pattern of the path, not the path, and no query: both may hold
+//! Must stay true: few requests are worked on at once, since an answer may be megabytes. The line has the pattern of the path, not the path, and no query: both may hold
 //! what somebody pasted there by mistake.
 
 use super::ApiState;
@@ -11,60 +11,69 @@ use crate::telemetry::request_id::request_id;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::HeaderName;
 use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, Method};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// For everything between the head and the answer; the connection has a little more.
 const DEADLINE: Duration = Duration::from_secs(8);
+/// Requests that are worked on at once; others wait.
+const TURNS: usize = 4;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the requests share.
+#[derive(Clone)]
+pub(super) struct Counter {
+    api: Arc<ApiState>,
+    turns: Arc<Semaphore>,
+}
+
+impl Counter {
+    pub(super) fn new(api: Arc<ApiState>) -> Self {
+        Self { api, turns: Arc::new(Semaphore::new(TURNS)) }
+    }
+}
 
 /// Goes with a request, in and out.
 pub(super) async fn accompany(
-    State(api): State<Arc<ApiState>>,
+    State(Counter { api, turns }): State<Counter>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let id = request_id(api.clock.unix_time());
     let entry = Entry::of(&request);
     let mut actor = None;
-    let mut response = match api.tokens.identify(request.headers()) {
+    let response = match api.tokens.identify(request.headers()) {
         Err(problem) => problem.into_response(),
         Ok(known) => {
             actor = Some(known.clone());
             request.extensions_mut().insert(known);
-            match tokio::time::timeout(DEADLINE, next.run(request)).await {
-                Ok(response) => response,
-                Err(_) => late().into_response(),
+            match entry.check_query(&request) {
+                Err(problem) => problem.into_response(),
+                Ok(()) => work(&turns, request, next).await,
             }
         }
     };
-    let problem = response.extensions_mut().remove::<Problem>();
-    if let Some(problem) = &problem {
-        let mut rendered = problem.rendered(&id);
-        // What is known of the way, such as `Allow`.
-        for (name, value) in response.headers() {
-            rendered.headers_mut().entry(name).or_insert_with(|| value.clone());
-        }
-        response = rendered;
-    }
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REQUEST_ID, id.clone());
-    entry.log(&id, actor.as_ref(), response.status().as_u16(), problem.as_ref());
-    response
+    entry.finish(response, &id, actor.as_ref())
 }
 
-fn late() -> Problem {
-    let detail = "what was asked for may be done nevertheless: look before you try again";
-    Problem::new(Code::StoreTimeout, detail)
+async fn work(turns: &Semaphore, request: Request, next: Next) -> Response {
+    let worked = async {
+        // Only a closed semaphore refuses, and nobody closes this one.
+        let _turn = turns.acquire().await;
+        next.run(request).await
+    };
+    tokio::time::timeout(DEADLINE, worked).await.unwrap_or_else(|_| {
+        let detail = "what was asked for may be done nevertheless: look before you try again";
+        Problem::new(Code::StoreTimeout, detail).into_response()
+    })
 }
 
 /// What the log is told of a request.
 struct Entry {
-    method: http::Method,
+    method: Method,
     /// The pattern that matched.
     path: Option<MatchedPath>,
     peer: Option<Peer>,
@@ -78,6 +87,37 @@ impl Entry {
             path: extensions.get().cloned(),
             peer: extensions.get().map(|ConnectInfo(peer)| *peer),
         }
+    }
+
+    /// Only lists are asked by a query: a `?dry_run=1` must not be overlooked.
+    fn check_query(&self, request: &Request) -> Result<(), Problem> {
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        let of_one = self.path.as_ref().is_some_and(|path| path.as_str().ends_with('}'));
+        match request.uri().query() {
+            Some(query) if !query.is_empty() && (of_one || !reads) => {
+                Err(Problem::new(Code::BadQuery, "there are no parameters here"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The answer as it is sent, and its line in the log.
+    fn finish(&self, mut response: Response, id: &HeaderValue, actor: Option<&Actor>) -> Response {
+        let problem = response.extensions_mut().remove::<Problem>();
+        if let Some(problem) = &problem {
+            let mut rendered = problem.rendered(id);
+            // What is known of the way, such as `Allow`.
+            for (name, value) in response.headers() {
+                rendered.headers_mut().entry(name).or_insert_with(|| value.clone());
+            }
+            response = rendered;
+        }
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REQUEST_ID, id.clone());
+        self.log(id, actor, response.status().as_u16(), problem.as_ref());
+        response
     }
 
     fn log(&self, id: &HeaderValue, actor: Option<&Actor>, status: u16, problem: Option<&Problem>) {

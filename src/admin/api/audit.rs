@@ -9,7 +9,7 @@ use http::Uri;
 use serde_json::{Value, json};
 
 pub(super) async fn list(State(api): Api, uri: Uri) -> Outcome {
-    let paging = query(&uri, &["limit", "cursor"])?.paging("audit")?;
+    let paging = query(&uri, &["limit", "cursor"])?.paging("audit")?.of_large_rows();
     let before = paging
         .after()
         .map(|place| place.parse().map_err(|_| Problem::new(Code::BadCursor, "not a place")))

@@ -107,6 +107,11 @@ impl Members {
         self.faults.push(Fault { pointer, message: message.into() });
     }
 
+    /// Notes a mistake in the object as a whole.
+    pub(super) fn fault_of_all(&mut self, message: impl Into<String>) {
+        self.faults.push(Fault { pointer: String::new(), message: message.into() });
+    }
+
     /// Everything, if there was no mistake. `all` is `None` only after one.
     ///
     /// # Errors

@@ -49,7 +49,7 @@ pub(super) async fn change(
     let plan = members.take("plan", name);
     let policies = members.take("policies", policies);
     if enabled.is_none() && plan.is_none() && policies.is_none() {
-        members.fault("", "must name what to change: `enabled`, `plan` or `policies`");
+        members.fault_of_all("must name what to change: `enabled`, `plan` or `policies`");
     }
     members.finish(Some(()))?;
     let registry = &api.ports.registry;

@@ -28,7 +28,7 @@ pub(super) async fn list(
     Extension(kind): Extension<DocumentKind>,
     uri: Uri,
 ) -> Outcome {
-    let paging = query(&uri, &["limit", "cursor"])?.paging(kind.as_str())?;
+    let paging = query(&uri, &["limit", "cursor"])?.paging(kind.as_str())?.of_large_rows();
     let rows = api.ports.documents.documents(kind, paging.page()).await?;
     let mut all: BTreeMap<Arc<str>, Entry> = (api.in_force)(kind)
         .into_iter()

@@ -140,6 +140,7 @@ type Outcome = Result<Response, Problem>;
 /// What stands below [`ROOT`].
 pub(super) fn router(state: ApiState) -> Router {
     let state = Arc::new(state);
+    let counter = access::Counter::new(Arc::clone(&state));
     let mut router = Router::new();
     for (path, methods) in routes() {
         router = router.route(path, methods);
@@ -147,7 +148,7 @@ pub(super) fn router(state: ApiState) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), access::accompany))
+        .layer(middleware::from_fn_with_state(counter, access::accompany))
         .with_state(state)
 }
 

@@ -16,6 +16,8 @@ use std::fmt::Write as _;
 const DEFAULT: usize = 100;
 /// The most rows of a page.
 const MOST: usize = 500;
+/// The most rows of a page if each may be as large as a body.
+const MOST_LARGE: usize = 100;
 
 /// The parameters of a request; none is unknown, none stands twice.
 pub(super) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
@@ -77,6 +79,11 @@ pub(super) struct Paging {
 }
 
 impl Paging {
+    /// For rows that may be large: a page has fewer of them, whatever was asked for.
+    pub(super) fn of_large_rows(self) -> Self {
+        Self { limit: self.limit.min(MOST_LARGE), ..self }
+    }
+
     /// The place of the last row that was seen.
     pub(super) fn after(&self) -> Option<&str> {
         self.after.as_deref()

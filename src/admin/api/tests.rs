@@ -383,6 +383,11 @@ async fn a_list_comes_in_pages_that_lose_and_repeat_nothing() {
         let mixed = desk.get(&format!("{path}?cursor={cursor}")).await;
         assert_eq!((mixed.status, mixed.code()), (400, "bad_cursor"), "{path}");
     }
+    for path in ["/v1/consumers/c1?limit=1", "/v1/consumers/c1?dry_run=1", "/v1/consumers?x"] {
+        let refused = desk.send("DELETE", path, None).await;
+        assert!(matches!(refused.status, 400 | 405), "{path}");
+        assert_eq!(desk.get(path).await.code(), "bad_query", "{path}");
+    }
     for query in ["limit=0", "limit=501", "limits=1", "limit=1&limit=1", "cursor"] {
         assert_eq!(desk.get(&format!("/v1/consumers?{query}")).await.status, 400, "{query}");
     }
@@ -421,6 +426,20 @@ async fn a_list_of_plans_has_those_of_the_files_and_those_of_the_store() {
     }
     assert_eq!(names, expected.map(|(name, ..)| name));
     assert_eq!(desk.get("/v1/policies").await.body["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_page_of_large_rows_is_short() {
+    let desk = start();
+    for number in 0..101 {
+        let path = format!("/v1/policies/p{number:03}");
+        desk.send("PUT", &path, Some(json!({ "limits": {} }))).await;
+    }
+    for list in ["policies", "audit"] {
+        let page = desk.get(&format!("/v1/{list}?limit=500")).await;
+        assert_eq!(page.body["items"].as_array().unwrap().len(), 100, "{list}");
+        assert!(page.body["next_cursor"].is_string(), "{list}");
+    }
 }
 
 #[tokio::test]
