@@ -31,6 +31,8 @@ mod contract_tests;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod log_tests;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod tests;

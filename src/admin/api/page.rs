@@ -151,6 +151,20 @@ fn open(list: &str, cursor: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_place_is_found_again(list in ".*", place in "\\PC*") {
+            prop_assert_eq!(open(&list, &seal(&list, &place)), Some(place));
+        }
+
+        #[test]
+        fn nothing_that_is_sent_can_stop_us(list in ".*", text in ".*") {
+            prop_assert_eq!(open(&list, &text), None);
+            drop(Query::read(&text, &["limit"]));
+        }
+    }
 
     #[test]
     fn a_cursor_is_good_for_the_list_it_was_given_for() {
