@@ -241,6 +241,7 @@ impl Process {
                     })).collect::<Vec<_>>(),
                 })
             }),
+            api: None,
         };
         tasks.spawn(async move {
             // It answers until the process ends: the drain is to be seen on it.
