@@ -6,12 +6,13 @@
 
 use crate::admin::{self, AdminState};
 use crate::auth::{Directory, TokenCache};
-use crate::config::{self, Config, Loaded, SecretFiles};
+use crate::config::{self, Config, Loaded, Rows, SecretFiles};
 use crate::limits::Limiter;
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
 use crate::stores::embedded::Embedded;
+use crate::tasks::publish::Publisher;
 use crate::tasks::reload::Reload;
 use crate::tasks::watch::{FileWatch, WatchError};
 use crate::tasks::{feed, health};
@@ -32,6 +33,9 @@ use tokio::task::JoinSet;
 const TOKENS: usize = 100_000;
 /// How long logs may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// Until the two are put together.
+const NO_POSTGRES: &str = "PostgreSQL is not supported by this build; unset DATABASE_URL";
 
 /// How to start.
 #[derive(Clone, Debug)]
@@ -89,7 +93,7 @@ async fn serve(
     let process = Process::build(loaded)?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
     let bound = runtime::bind(&fixed.listeners, workers, &process.live)?;
-    let admin = fixed.admin.map(runtime::bind_admin).transpose()?;
+    let admin = fixed.admin.address.map(runtime::bind_admin).transpose()?;
 
     let mut tasks = JoinSet::new();
     process.follow_store(&mut tasks).await?;
@@ -97,8 +101,7 @@ async fn serve(
     let reload = Reload::new(
         options.conf.clone(),
         fixed,
-        Arc::clone(&process.live),
-        process.parts.clone(),
+        Publisher::new(Arc::clone(&process.live), process.parts.clone()),
         watch,
         watched,
         hangup,
@@ -165,7 +168,8 @@ impl Process {
     fn build(loaded: Loaded) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let metrics = Metrics::new();
-        let store = open_store(&loaded.config.fixed.store_path, &clock)?;
+        let path = loaded.config.fixed.store.embedded().context(NO_POSTGRES)?;
+        let store = open_store(path, &clock)?;
         let parts = Parts {
             limiter: Limiter::new(clock.clone()),
             registry: Registry::new(clock.clone()),
@@ -178,7 +182,7 @@ impl Process {
             log::warn!(warnings:% = loaded.warnings; "the configuration has warnings");
         }
         let access_log = AccessLog::stdout(&metrics)?;
-        let live = Live::new(Snapshot::build(loaded.config, &parts, 1)?);
+        let live = Live::new(Snapshot::build(loaded.config, Arc::new(Rows::default()), &parts, 1)?);
         metrics.reload_succeeded(1);
         Ok(Self { live, parts, drain: Drain::new(), access_log, store })
     }
