@@ -38,13 +38,20 @@ docs: build-tools
 audit: build-tools
 	cargo test --locked --test audit
 
+# What a task of a fleet is given; nothing is connected to by a check.
+FLEET = DATABASE_URL=postgres://gateway@db/gateway DATABASE_REPLICA_URL=postgres://gateway@replica/gateway \
+	REDIS_URL=rediss://redis:6379 API_KEY_PEPPER=00000000000000000000000000000000 \
+	JWT_SECRET=11111111111111111111111111111111 ADMIN_TOKEN_DEPLOY=22222222222222222222222222222222 \
+	ADMIN_TOKEN_SUPPORT=33333333333333333333333333333333
+
 # Every folder that ships must be one that the gateway would start with. `tls` names certificates
 # that each operator brings along; tests/config.rs checks it with some.
 conf: build-tools
 	@for folder in conf conf/examples/*/; do \
 		[ "$$folder" != conf/examples/tls/ ] || continue; \
 		echo "gateway --conf $$folder check"; \
-		$(GATEWAY) --conf "$$folder" check || exit 1; \
+		if [ "$$folder" = conf/examples/fleet/ ]; then variables="$(FLEET)"; else variables=; fi; \
+		env $$variables $(GATEWAY) --conf "$$folder" check || exit 1; \
 	done
 
 bench: build-tools test-tools bench-tools

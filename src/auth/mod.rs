@@ -10,6 +10,7 @@
 //! The ports [`directory::Source`], [`changes::ChangeFeed`] and [`registry::Registry`] are
 //! implemented by `stores`.
 
+pub mod access;
 pub mod api_key;
 pub mod audit;
 mod authenticator;

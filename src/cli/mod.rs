@@ -15,6 +15,7 @@ use crate::auth::registry::Actor;
 use crate::config::{self, SecretFiles};
 use crate::stores::embedded::Embedded;
 use crate::telemetry::Clock;
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -141,8 +142,8 @@ type Open = fn(&Path, Clock) -> anyhow::Result<(config::Config, Embedded)>;
 
 /// Makes nothing: a secret that a running gateway has lost must not come back as another one.
 fn open_existing(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, Embedded)> {
-    let path = load(conf, SecretFiles::Leave)?.fixed.store_path;
-    let store = Embedded::open_existing(&path, clock)?;
+    let config = load(conf, SecretFiles::Leave)?;
+    let store = Embedded::open_existing(store_path(&config)?, clock)?;
     // Another command may have made the store, and its pepper, after the first look at them.
     Ok((load(conf, SecretFiles::Leave)?, store))
 }
@@ -150,11 +151,15 @@ fn open_existing(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, E
 /// Makes the store where there is none, and secrets only for a store that is made.
 fn open_or_make(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, Embedded)> {
     let mut config = load(conf, SecretFiles::Leave)?;
-    if !config.fixed.store_path.exists() {
+    if !store_path(&config)?.exists() {
         config = load(conf, SecretFiles::Create)?;
     }
-    let store = Embedded::open(&config.fixed.store_path, clock)?;
+    let store = Embedded::open(store_path(&config)?, clock)?;
     Ok((config, store))
+}
+
+fn store_path(config: &config::Config) -> anyhow::Result<&Path> {
+    config.fixed.store.embedded().context("this command works on the embedded store only")
 }
 
 fn load(conf: &Path, secrets: SecretFiles) -> anyhow::Result<config::Config> {

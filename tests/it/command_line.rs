@@ -388,6 +388,7 @@ fn the_shipped_configuration_is_checked_and_nothing_is_written() {
         let output = program(args, at);
         let out = succeed(&output);
         assert!(out.starts_with(&format!("ok: {files} files, 2 routes, 1 upstream, ")), "{out}");
+        assert!(out.contains(", 3 plans (demo, free, pro), "), "{out}");
         assert!(out.ends_with(" 0 warnings\n"), "{out}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }

@@ -43,6 +43,8 @@ mod observing;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod problems;
 #[cfg(test)]
 mod reloading;

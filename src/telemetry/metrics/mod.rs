@@ -155,6 +155,13 @@ impl Metrics {
         self.scalars.last_reload_successful.set(0);
     }
 
+    /// This revision is in force because of what stands in the store, of which so many rows do not
+    /// compile.
+    pub fn rows_in_force(&self, revision: u64, refused: usize) {
+        self.scalars.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.scalars.rows_refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
+    }
+
     /// The store answers, or has stopped to.
     pub fn store_up(&self, up: bool) {
         self.scalars.store_up.set(i64::from(up));
@@ -229,8 +236,9 @@ mod tests {
         metrics.connection("public");
         metrics.connection_refused("limit");
         metrics.tls_failed();
-        metrics.reload_succeeded(17);
+        metrics.reload_succeeded(16);
         metrics.reload_failed();
+        metrics.rows_in_force(17, 2);
         metrics.store_failed("find_key");
         metrics.revocation(Duration::from_millis(20));
         metrics.set_live(Live {
@@ -288,6 +296,7 @@ mod tests {
             "gateway_limiter_overflow_total 3",
             "gateway_config_revision 17",
             "gateway_config_last_reload_successful 0",
+            "gateway_config_rows_refused 2",
             "gateway_access_log_dropped_total 0",
         ] {
             assert!(has(&samples, line), "{line} is not in:\n{}", samples.join("\n"));

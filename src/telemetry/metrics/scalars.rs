@@ -15,6 +15,7 @@ pub(super) struct Scalars {
     pub(super) reloads_succeeded: IntCounter,
     pub(super) reloads_failed: IntCounter,
     pub(super) last_reload_successful: IntGauge,
+    pub(super) rows_refused: IntGauge,
     pub(super) revocation_delay: Histogram,
     pub(super) access_log_dropped: IntCounter,
     pub(super) store_up: IntGauge,
@@ -50,6 +51,11 @@ impl Scalars {
                 registry,
                 "gateway_config_last_reload_successful",
                 "Whether the last attempt to load a configuration succeeded.",
+            ),
+            rows_refused: gauge(
+                registry,
+                "gateway_config_rows_refused",
+                "Plans and policies in the store that do not compile and are not in force.",
             ),
             revocation_delay: delay(registry),
             access_log_dropped: counter(
