@@ -1,9 +1,11 @@
 //! Adapters behind the ports that `auth` and `limits` define.
 
 pub mod embedded;
+pub mod postgres;
 mod reactor;
 
 pub use embedded::{Embedded, StoreError};
+pub use postgres::{Postgres, PostgresError};
 pub use reactor::Reactor;
 
 use crate::auth::audit::Audit;
