@@ -290,7 +290,8 @@ async fn a_key_that_could_not_be_printed_is_to_be_revoked() {
 async fn long_lists_are_read_in_pages() {
     let desk = Desk::new();
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) \
-               INSERT INTO consumers SELECT 'id' || i, 'user-' || i, NULL, 'free', 1, 0 FROM n";
+               INSERT INTO consumers (id, username, custom_id, plan, enabled, created_at) \
+               SELECT 'id' || i, 'user-' || i, NULL, 'free', 1, 0 FROM n";
     rusqlite::Connection::open(desk.store.path()).unwrap().execute(sql, ()).unwrap();
     assert_eq!(desk.json("consumers list").await.as_array().unwrap().len(), 1200);
     let error = desk.refusal("consumers show user-12OO").await;

@@ -26,3 +26,18 @@ impl<S> Store for S where
     S: Registry + Documents + Denials + Audit + UsageLog + Source + ChangeFeed + 'static
 {
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn one_file_is_a_whole_store() {
+        let as_store = |store: Arc<Embedded>| -> Arc<dyn Store> { store };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.db");
+        let store = Embedded::open(&path, crate::telemetry::Clock::manual()).unwrap();
+        assert_eq!(as_store(Arc::new(store)).copies(), 1);
+    }
+}

@@ -1,6 +1,7 @@
-//! The file: making it, opening it, and its schema.
+//! The file: making it, opening it, and bringing it up to date.
 
 use super::error::StoreError;
+use super::schema::VERSIONS;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
@@ -9,9 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 /// In the file's header, tells our stores from other SQLite files ("DHGW").
-const APPLICATION: i64 = 0x4448_4757;
-/// The schema below. A change that older gateways cannot live with raises it.
-const SCHEMA_VERSION: i64 = 1;
+pub(super) const APPLICATION: i64 = 0x4448_4757;
+/// The version of the schema that this gateway writes.
+pub(super) const SCHEMA_VERSION: i64 = VERSIONS.len() as i64;
 /// How long a write waits for another process's write.
 const WRITE_WAIT: Duration = Duration::from_secs(5);
 /// How long a read waits; in a write-ahead log it hardly ever has to.
@@ -19,44 +20,6 @@ const READ_WAIT: Duration = Duration::from_millis(50);
 /// The first switch to the write-ahead log does not wait by itself.
 const SWITCH_TRIES: u32 = 100;
 const SWITCH_PAUSE: Duration = Duration::from_millis(20);
-
-/// Times are seconds since 1970, except for `changes.at`, which is milliseconds.
-const SCHEMA: &str = "
-CREATE TABLE consumers (
-    id         TEXT PRIMARY KEY,
-    username   TEXT NOT NULL UNIQUE,
-    custom_id  TEXT UNIQUE,
-    plan       TEXT NOT NULL,
-    enabled    INTEGER NOT NULL CHECK (enabled IN (0, 1)),
-    created_at INTEGER NOT NULL
-) STRICT;
-CREATE TABLE keys (
-    id         TEXT PRIMARY KEY CHECK (length(id) = 16),
-    consumer   TEXT NOT NULL REFERENCES consumers (id) ON DELETE CASCADE,
-    name       TEXT,
-    digest     BLOB NOT NULL CHECK (length(digest) = 32),
-    pepper     INTEGER NOT NULL,
-    plan       TEXT,
-    scopes     TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    not_before INTEGER,
-    expires_at INTEGER,
-    revoked_at INTEGER
-) STRICT;
-CREATE INDEX keys_by_consumer ON keys (consumer, id);
-CREATE TABLE revision (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    n   INTEGER NOT NULL
-) STRICT;
-INSERT INTO revision VALUES (1, 0);
-CREATE TABLE changes (
-    n    INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    id   TEXT NOT NULL,
-    at   INTEGER NOT NULL,
-    PRIMARY KEY (n, kind, id)
-) STRICT, WITHOUT ROWID;
-";
 
 /// Opens the file for writing, and makes it if need be.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -178,7 +141,10 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
     let found: i64 =
         tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if found < SCHEMA_VERSION {
-        tx.execute_batch(SCHEMA).map_err(failed)?;
+        let done = usize::try_from(found).unwrap_or_default();
+        for version in VERSIONS.iter().skip(done) {
+            tx.execute_batch(version).map_err(failed)?;
+        }
         tx.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
         tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
     }

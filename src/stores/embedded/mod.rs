@@ -5,14 +5,20 @@
 //! disk; writes are rare and run on the blocking pool. Both see each other through the write-ahead
 //! log, and a write by another process is noticed by polling.
 //!
-//! Must stay true: a write ends with a revision and the names of what it touched, in its own
-//! transaction; no plain key gets here.
+//! Must stay true: a write ends with a revision, the names of what it touched and a line in the audit,
+//! in its own transaction; no plain key gets here.
 
+mod audit;
+mod denials;
+mod documents;
 mod error;
 mod file;
 mod reader;
 mod registry;
 mod rows;
+mod schema;
+mod transaction;
+mod usage;
 
 pub use error::StoreError;
 
@@ -33,7 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Look-ups that may wait for the reading thread.
 const QUEUE: usize = 256;
 
-/// Consumers and keys in one file.
+/// Everything that is kept, in one file.
 pub struct Embedded {
     path: Arc<Path>,
     clock: Clock,
@@ -119,5 +125,7 @@ fn answer<T>(read: Read<(Option<T>, u64)>) -> Answer<T> {
     }
 }
 
+#[cfg(test)]
+mod bounds_tests;
 #[cfg(test)]
 mod tests;

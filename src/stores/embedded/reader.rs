@@ -5,6 +5,7 @@
 //! from a backup is found again.
 
 use super::error::StoreError;
+use super::rows::{amount, unsigned};
 use super::{file, rows};
 use crate::auth::api_key::KeyId;
 use crate::auth::changes::{Change, ChangeKind, Changes, Reset};
@@ -137,7 +138,7 @@ impl Open {
         self.connection.prepare_cached(&sql)?.query_row([id.as_str()], |row| {
             let known = row.get_ref(1)? != rusqlite::types::ValueRef::Null;
             let record = if known { Some(rows::key_record(row, 1)?) } else { None };
-            Ok((record, revision(row.get(0)?)))
+            Ok((record, unsigned(row.get(0)?)))
         })
     }
 
@@ -149,7 +150,7 @@ impl Open {
         self.connection.prepare_cached(&sql)?.query_row([username], |row| {
             let known = row.get_ref(1)? != rusqlite::types::ValueRef::Null;
             let consumer = if known { Some(rows::consumer(row, 1)?) } else { None };
-            Ok((consumer, revision(row.get(0)?)))
+            Ok((consumer, unsigned(row.get(0)?)))
         })
     }
 
@@ -170,7 +171,7 @@ impl Open {
         }
         let tx = self.connection.transaction()?;
         let now: i64 = tx.query_row("SELECT n FROM revision", (), |row| row.get(0))?;
-        let now = revision(now);
+        let now = unsigned(now);
         let changes = match since {
             Some(since) if since <= now && !self.is_another => changes_between(&tx, since, now)?,
             _ => None,
@@ -192,17 +193,15 @@ fn changes_between(
     let mut statement = connection.prepare_cached(
         "SELECT n, kind, id, at FROM changes WHERE n > ?1 AND n <= ?2 ORDER BY n",
     )?;
-    let mut rows = statement.query([stored(since), stored(upto)])?;
+    let mut rows = statement.query([amount(since), amount(upto)])?;
     let mut changes = Vec::new();
     while let Some(row) = rows.next()? {
-        let kind = match row.get_ref(1)?.as_str()? {
-            "consumer" => ChangeKind::Consumer,
-            "key" => ChangeKind::Key,
-            // A newer gateway writes to the same store: what it changed is not ours to guess.
-            _ => return Ok(None),
+        // A newer gateway writes to the same store: what it changed is not ours to guess.
+        let Some(kind) = ChangeKind::parse(row.get_ref(1)?.as_str()?) else {
+            return Ok(None);
         };
         changes.push(Change {
-            revision: revision(row.get(0)?),
+            revision: unsigned(row.get(0)?),
             kind,
             id: row.get(2)?,
             committed_at: Duration::from_millis(u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0)),
@@ -219,12 +218,4 @@ fn identity(path: &Path) -> rusqlite::Result<File> {
     let metadata =
         std::fs::metadata(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
     Ok((metadata.dev(), metadata.ino()))
-}
-
-fn revision(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or_default()
-}
-
-fn stored(revision: u64) -> i64 {
-    i64::try_from(revision).unwrap_or(i64::MAX)
 }

@@ -1,114 +1,41 @@
 //! Administrative operations on the file.
 
 use super::Embedded;
-use super::error::StoreError;
 use super::rows::{self, stored};
-use crate::auth::UnixTime;
+use super::transaction::{Deed, Failure, bounds};
 use crate::auth::api_key::KeyId;
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
-    check_key, check_name,
+    check_key, check_name, check_policies,
 };
+use crate::auth::{Consumer, UnixTime};
 use async_trait::async_trait;
-use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
-use std::sync::Arc;
-use std::time::Duration;
+use rusqlite::{OptionalExtension as _, Transaction, params};
+use serde_json::{Value, json};
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// How long a change is told to gateways that were not there.
-const TOLD_FOR: Duration = Duration::from_secs(24 * 3600);
-/// The most revisions that are told.
-const TOLD_REVISIONS: i64 = 100_000;
-
-/// What a write touched.
-type Touched = Vec<(ChangeKind, String)>;
-
-/// Why a write is rolled back.
-enum Failure {
-    Refused(RegistryError),
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<RegistryError> for Failure {
-    fn from(error: RegistryError) -> Self {
-        Self::Refused(error)
-    }
-}
-
 impl Embedded {
-    /// Runs `job` in a transaction on the blocking pool; what it touched becomes a revision.
-    async fn write<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Transaction<'_>, UnixTime) -> Result<(T, Touched), Failure> + Send + 'static,
-    ) -> Result<T, RegistryError> {
-        let clock = self.clock.clone();
-        self.run(TransactionBehavior::Immediate, move |tx| {
-            let (result, touched) = job(tx, UnixTime::now(&clock))?;
-            // The time of the change is read last: what is measured begins with the commit.
-            record(tx, &touched, clock.unix_time())?;
-            Ok(result)
-        })
-        .await
-    }
-
-    /// Reads with the writer's connection, so that an operator sees what was just written.
-    async fn read<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, RegistryError> {
-        self.run(TransactionBehavior::Deferred, job).await
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        behavior: TransactionBehavior,
-        job: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, RegistryError> {
-        let (writer, path) = (Arc::clone(&self.writer), Arc::clone(&self.path));
-        let done = tokio::task::spawn_blocking(move || {
-            let mut connection = writer.lock();
-            let tx = connection.transaction_with_behavior(behavior)?;
-            let result = job(&tx)?;
-            tx.commit()?;
-            Ok(result)
-        });
-        match done.await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(Failure::Refused(refused))) => Err(refused),
-            Ok(Err(Failure::Sql(error))) => {
-                Err(RegistryError::Store(Box::new(StoreError::of(&path, error))))
-            }
-            Err(_) => {
-                let path = path.to_path_buf();
-                Err(RegistryError::Store(Box::new(StoreError::Stopped { path })))
-            }
-        }
-    }
-
-    /// Changes a consumer by `sql` (`?1` the value, `?2` the id), unless `is_so` already.
+    /// Changes a consumer by `sql` (`?1` the value, `?2` the id), unless it is so already: `differs`
+    /// answers what the audit is to know then.
     async fn change_consumer(
         &self,
+        by: &Actor,
         name: &str,
+        action: &'static str,
         sql: &'static str,
         value: impl rusqlite::ToSql + Send + 'static,
-        is_so: impl FnOnce(&ConsumerInfo) -> bool + Send + 'static,
+        differs: impl FnOnce(&Consumer) -> Option<Value> + Send + 'static,
     ) -> Result<ConsumerInfo, RegistryError> {
         let name = name.to_owned();
-        self.write(move |tx, _| {
+        self.write(by, move |tx, _| {
             let old = find_consumer(tx, &name)?;
-            if is_so(&old) {
-                return Ok((old, Touched::new()));
-            }
-            let id = old.consumer.id.to_string();
+            let Some(detail) = differs(&old.consumer) else {
+                return Ok((old, None));
+            };
+            let id = &*old.consumer.id;
             tx.execute(sql, params![value, id])?;
-            Ok((find_consumer(tx, &id)?, vec![(ChangeKind::Consumer, id)]))
+            Ok((find_consumer(tx, id)?, Some(deed(action, &old.consumer, detail))))
         })
         .await
     }
@@ -118,7 +45,7 @@ impl Embedded {
 impl Registry for Embedded {
     async fn add_consumer(
         &self,
-        _by: &Actor,
+        by: &Actor,
         new: NewConsumer,
     ) -> Result<ConsumerInfo, RegistryError> {
         check_name("username", &new.username)?;
@@ -126,18 +53,34 @@ impl Registry for Embedded {
         if let Some(custom_id) = &new.custom_id {
             check_name("custom id", custom_id)?;
         }
-        self.write(move |tx, now| {
+        check_policies(&new.policies)?;
+        self.write(by, move |tx, now| {
             refuse_taken(tx, "username", "username", &new.username)?;
             if let Some(custom_id) = &new.custom_id {
                 refuse_taken(tx, "custom id", "custom_id", custom_id)?;
             }
             let id = Uuid::new_v7(Timestamp::from_unix(NoContext, now.as_secs(), 0)).to_string();
             tx.execute(
-                "INSERT INTO consumers (id, username, custom_id, plan, enabled, created_at) \
-                 VALUES (?1, ?2, ?3, ?4, 1, ?5)",
-                params![id, new.username, new.custom_id, new.plan, stored(now)],
+                "INSERT INTO consumers (id, username, custom_id, plan, policies, enabled, created_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)",
+                params![
+                    id,
+                    new.username,
+                    new.custom_id,
+                    new.plan,
+                    new.policies.join(" "),
+                    stored(now)
+                ],
             )?;
-            Ok((find_consumer(tx, &id)?, vec![(ChangeKind::Consumer, id)]))
+            let added = find_consumer(tx, &id)?;
+            let detail = json!({
+                "username": new.username,
+                "custom_id": new.custom_id,
+                "plan": new.plan,
+                "policies": new.policies,
+            });
+            let deed = deed("consumer.add", &added.consumer, detail);
+            Ok((added, Some(deed)))
         })
         .await
     }
@@ -163,57 +106,78 @@ impl Registry for Embedded {
 
     async fn set_enabled(
         &self,
-        _by: &Actor,
+        by: &Actor,
         name: &str,
         on: bool,
     ) -> Result<ConsumerInfo, RegistryError> {
         const SQL: &str = "UPDATE consumers SET enabled = ?1 WHERE id = ?2";
-        self.change_consumer(name, SQL, on, move |old| old.consumer.enabled == on).await
+        let action = if on { "consumer.enable" } else { "consumer.disable" };
+        self.change_consumer(by, name, action, SQL, on, move |old| {
+            (old.enabled != on).then(|| json!({ "username": &*old.username }))
+        })
+        .await
     }
 
     async fn set_plan(
         &self,
-        _by: &Actor,
+        by: &Actor,
         name: &str,
         plan: &str,
     ) -> Result<ConsumerInfo, RegistryError> {
         const SQL: &str = "UPDATE consumers SET plan = ?1 WHERE id = ?2";
         check_name("plan", plan)?;
-        let same = plan.to_owned();
-        self.change_consumer(name, SQL, plan.to_owned(), move |old| *old.consumer.plan == *same)
-            .await
-    }
-
-    async fn set_policies(
-        &self,
-        _by: &Actor,
-        _name: &str,
-        _policies: &[String],
-    ) -> Result<ConsumerInfo, RegistryError> {
-        Err(RegistryError::Invalid { what: "policies", problem: "are not kept yet".to_owned() })
-    }
-
-    async fn remove_consumer(
-        &self,
-        _by: &Actor,
-        name: &str,
-    ) -> Result<(ConsumerInfo, usize), RegistryError> {
-        let name = name.to_owned();
-        self.write(move |tx, _| {
-            let old = find_consumer(tx, &name)?;
-            let id = old.consumer.id.to_string();
-            let keys = tx.execute("DELETE FROM keys WHERE consumer = ?1", [&id])?;
-            tx.execute("DELETE FROM consumers WHERE id = ?1", [&id])?;
-            Ok(((old, keys), vec![(ChangeKind::Consumer, id)]))
+        let plan = plan.to_owned();
+        self.change_consumer(by, name, "consumer.set_plan", SQL, plan.clone(), move |old| {
+            (*old.plan != *plan)
+                .then(|| json!({ "username": &*old.username, "plan": plan, "before": &*old.plan }))
         })
         .await
     }
 
-    async fn issue_key(&self, _by: &Actor, new: NewKey) -> Result<KeyInfo, RegistryError> {
-        self.write(move |tx, now| {
+    async fn set_policies(
+        &self,
+        by: &Actor,
+        name: &str,
+        policies: &[String],
+    ) -> Result<ConsumerInfo, RegistryError> {
+        const SQL: &str = "UPDATE consumers SET policies = ?1 WHERE id = ?2";
+        check_policies(policies)?;
+        let policies = policies.join(" ");
+        let action = "consumer.set_policies";
+        self.change_consumer(by, name, action, SQL, policies.clone(), move |old| {
+            let before = old.policies.join(" ");
+            (before != policies).then(
+                || json!({ "username": &*old.username, "policies": policies, "before": before }),
+            )
+        })
+        .await
+    }
+
+    async fn remove_consumer(
+        &self,
+        by: &Actor,
+        name: &str,
+    ) -> Result<(ConsumerInfo, usize), RegistryError> {
+        let name = name.to_owned();
+        self.write(by, move |tx, _| {
+            let old = find_consumer(tx, &name)?;
+            let id = old.consumer.id.to_string();
+            let keys = tx.execute("DELETE FROM keys WHERE consumer = ?1", [&id])?;
+            tx.execute("DELETE FROM consumers WHERE id = ?1", [&id])?;
+            let detail = json!({ "username": &*old.consumer.username, "keys": keys });
+            let deed = deed("consumer.remove", &old.consumer, detail);
+            Ok(((old, keys), Some(deed)))
+        })
+        .await
+    }
+
+    async fn issue_key(&self, by: &Actor, new: NewKey) -> Result<KeyInfo, RegistryError> {
+        self.write(by, move |tx, now| {
             check_key(&new, now)?;
             insert_key(tx, &new, now)?;
-            Ok((find_key(tx, new.proof.id)?, vec![touched_key(new.proof.id)]))
+            let issued = find_key(tx, new.proof.id)?;
+            let deed = key_deed("key.issue", &issued, describe(&issued));
+            Ok((issued, Some(deed)))
         })
         .await
     }
@@ -249,11 +213,11 @@ impl Registry for Embedded {
 
     async fn rotate_key(
         &self,
-        _by: &Actor,
+        by: &Actor,
         id: KeyId,
         rotation: Rotation,
     ) -> Result<(KeyInfo, KeyInfo), RegistryError> {
-        self.write(move |tx, now| {
+        self.write(by, move |tx, now| {
             let old = find_key(tx, id)?;
             if !old.is_live(now) {
                 return Err(RegistryError::NotLive(id).into());
@@ -267,23 +231,53 @@ impl Registry for Embedded {
                 "UPDATE keys SET expires_at = ?1 WHERE id = ?2",
                 params![stored(end), id.as_str()],
             )?;
-            let pair = (find_key(tx, id)?, find_key(tx, new.proof.id)?);
-            Ok((pair, vec![touched_key(id), touched_key(new.proof.id)]))
+            let (old, new) = (find_key(tx, id)?, find_key(tx, new.proof.id)?);
+            let mut detail = describe(&new);
+            if let Value::Object(members) = &mut detail {
+                members.insert("new_key".to_owned(), json!(new.id.as_str()));
+                members.insert("old_key_ends".to_owned(), json!(end.as_secs()));
+            }
+            let mut deed = key_deed("key.rotate", &old, detail);
+            deed.touched.push(touched_key(&new));
+            Ok(((old, new), Some(deed)))
         })
         .await
     }
 
-    async fn revoke_key(&self, _by: &Actor, id: KeyId) -> Result<KeyInfo, RegistryError> {
-        self.write(move |tx, now| {
+    async fn revoke_key(&self, by: &Actor, id: KeyId) -> Result<KeyInfo, RegistryError> {
+        self.write(by, move |tx, now| {
             let changed = tx.execute(
                 "UPDATE keys SET revoked_at = ?1 WHERE id = ?2 AND revoked_at IS NULL",
                 params![stored(now), id.as_str()],
             )?;
-            let touched = if changed > 0 { vec![touched_key(id)] } else { Touched::new() };
-            Ok((find_key(tx, id)?, touched))
+            let key = find_key(tx, id)?;
+            let detail = json!({ "consumer": &*key.consumer });
+            let deed = (changed > 0).then(|| key_deed("key.revoke", &key, detail));
+            Ok((key, deed))
         })
         .await
     }
+}
+
+fn deed(action: &'static str, consumer: &Consumer, detail: Value) -> Deed {
+    let id = consumer.id.to_string();
+    Deed { touched: vec![(ChangeKind::Consumer, id.clone())], action, subject: id, detail }
+}
+
+fn key_deed(action: &'static str, key: &KeyInfo, detail: Value) -> Deed {
+    Deed { touched: vec![touched_key(key)], action, subject: key.id.to_string(), detail }
+}
+
+/// A key as the audit keeps it.
+fn describe(key: &KeyInfo) -> Value {
+    json!({
+        "consumer": &*key.consumer,
+        "name": key.name.as_deref(),
+        "plan": key.plan.as_deref(),
+        "scopes": key.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
+        "not_before": key.not_before.map(UnixTime::as_secs),
+        "expires_at": key.expires_at.map(UnixTime::as_secs),
+    })
 }
 
 /// The new key of a rotation: as the old one, but for proof and end.
@@ -353,33 +347,6 @@ fn refuse_taken(
     }
 }
 
-/// Ends a write: the next revision, and what it touched.
-fn record(tx: &Transaction<'_>, touched: &Touched, at: Duration) -> rusqlite::Result<()> {
-    if touched.is_empty() {
-        return Ok(());
-    }
-    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let revision: i64 = tx
-        .prepare_cached("UPDATE revision SET n = n + 1 RETURNING n")?
-        .query_row((), |row| row.get(0))?;
-    let mut insert =
-        tx.prepare_cached("INSERT INTO changes (n, kind, id, at) VALUES (?1, ?2, ?3, ?4)")?;
-    for (kind, id) in touched {
-        insert.execute(params![revision, kind.as_str(), id, millis(at)])?;
-    }
-    // A few at a time, oldest first, so that no write pays for all.
-    tx.prepare_cached(
-        "DELETE FROM changes WHERE n IN (SELECT DISTINCT n FROM changes ORDER BY n LIMIT 16) \
-         AND (at < ?1 OR n <= ?2)",
-    )?
-    .execute(params![millis(at.saturating_sub(TOLD_FOR)), revision - TOLD_REVISIONS])?;
-    Ok(())
-}
-
-fn touched_key(id: KeyId) -> (ChangeKind, String) {
-    (ChangeKind::Key, id.as_str().to_owned())
-}
-
-fn bounds(page: Page<'_>) -> (String, i64) {
-    (page.after.unwrap_or_default().to_owned(), i64::try_from(page.limit).unwrap_or(i64::MAX))
+fn touched_key(key: &KeyInfo) -> (ChangeKind, String) {
+    (ChangeKind::Key, key.id.to_string())
 }

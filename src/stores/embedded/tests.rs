@@ -3,6 +3,7 @@
 use super::*;
 use crate::auth::ApiKeys;
 use crate::auth::api_key::KeyForm;
+use crate::auth::audit::Audit as _;
 use crate::auth::changes::Reset;
 use crate::auth::registry::{Actor, NewConsumer, NewKey, Registry, RegistryError};
 use std::fs;
@@ -95,6 +96,61 @@ async fn what_was_written_is_there_after_a_restart() {
     assert!(matches!(store.look_up_key(id, 0).await, Answer::Known { revision: 2, .. }));
 }
 
+/// What version 1 of the schema left behind.
+fn write_version_1(path: &Path) {
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let file = Connection::open(path).unwrap();
+    file.execute_batch(schema::VERSIONS[0]).unwrap();
+    file.execute_batch(
+        "PRAGMA user_version = 1;
+         INSERT INTO consumers VALUES ('id-1', 'alice', 'crm-7', 'pro', 1, 5);
+         INSERT INTO keys VALUES ('0000000000000001', 'id-1', 'ci', zeroblob(32), 7, NULL,
+             'read write', 6, NULL, NULL, NULL);
+         UPDATE revision SET n = 2;
+         INSERT INTO changes VALUES (1, 'consumer', 'id-1', 5000), (2, 'key', 'x', 6000);",
+    )
+    .unwrap();
+    file.pragma_update(None, "application_id", file::APPLICATION).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_version_1_is_brought_up_to_date_and_keeps_what_it_has() {
+    let (_folder, path) = folder();
+    write_version_1(&path);
+    for _ in 0..2 {
+        let store = Embedded::open_existing(&path, Clock::manual()).unwrap();
+        let version: i64 =
+            store.writer.lock().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(version, file::SCHEMA_VERSION);
+    }
+    let store = open(&path);
+    let alice = store.consumer("alice").await.unwrap().consumer;
+    assert_eq!((&*alice.id, alice.custom_id.as_deref()), ("id-1", Some("crm-7")));
+    assert_eq!((&*alice.plan, alice.policies.len(), alice.enabled), ("pro", 0, true));
+    let id: KeyId = "0000000000000001".parse().unwrap();
+    let Answer::Known { row, revision: 2 } = store.look_up_key(id, 0).await else {
+        panic!("it is there")
+    };
+    assert_eq!((&*row.consumer, row.scopes.len()), (&alice, 2));
+    let Ok(Changes::Since { revision: 2, changes, .. }) = store.changes_since(Some(0)).await else {
+        panic!("nothing is missing")
+    };
+    assert_eq!(changes.len(), 2, "a gateway that followed goes on");
+    store.set_policies(&me(), "alice", &["beta".to_owned()]).await.unwrap();
+    assert_eq!(store.audit(None, 10).await.unwrap().len(), 1);
+}
+
+#[test]
+fn two_processes_may_open_a_store_of_version_1_at_once() {
+    let (_folder, path) = folder();
+    write_version_1(&path);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| open(&path));
+        }
+    });
+}
+
 #[test]
 fn two_processes_may_open_a_new_store_at_once() {
     let (_folder, path) = folder();
@@ -131,7 +187,7 @@ fn a_store_from_the_future_is_left_alone() {
     let (_folder, path) = folder();
     open(&path).writer.lock().pragma_update(None, "user_version", 9).unwrap();
     let message = refusal(&path);
-    assert!(message.contains("its schema is 9, this gateway knows 1"), "{message}");
+    assert!(message.contains("its schema is 9, this gateway knows 2"), "{message}");
 }
 
 #[test]
@@ -279,7 +335,7 @@ async fn a_change_of_an_unknown_kind_voids_everything() {
     let (_folder, path) = folder();
     let store = open(&path);
     add(&store, "alice").await.unwrap();
-    let sql = "UPDATE changes SET kind = 'policy'";
+    let sql = "UPDATE changes SET kind = 'tenant'";
     store.writer.lock().execute(sql, ()).unwrap();
     assert_eq!(store.changes_since(Some(0)).await, Ok(Changes::Reset(Reset::at(1))));
 }
