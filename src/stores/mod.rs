@@ -2,9 +2,11 @@
 
 pub mod cached;
 pub mod embedded;
+pub mod postgres;
 mod reactor;
 
 pub use embedded::{Embedded, StoreError};
+pub use postgres::{Postgres, PostgresError};
 pub use reactor::Reactor;
 
 use crate::auth::audit::Audit;

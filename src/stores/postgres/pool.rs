@@ -1,0 +1,324 @@
+//! Connections to one server, shared by those who ask it.
+//!
+//! Who asks comes in by a lane, and the lanes have connections of their own: a flood of look-ups keeps
+//! out neither the question for changes nor an operator, and a slow operation keeps out no look-up.
+//!
+//! Must stay true: whoever waits here waits inside [`Pool::within`], so with a deadline; only so many
+//! look-ups wait.
+
+use super::dial::{Dialer, Manager, Role};
+use super::error::{PostgresError, Verdict};
+use super::settings::{Bounds, Server};
+use super::vitals::{Counters, PoolVitals};
+use crate::telemetry::{Clock, Moment};
+use bb8_postgres::bb8::{self, PooledConnection, QueueStrategy, RunError};
+use parking_lot::Mutex;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row};
+
+/// How often it is seen to that there is a connection.
+const TENDED_EVERY: Duration = Duration::from_millis(250);
+/// A connection that nobody used for so long is closed.
+const IDLE_FOR: Duration = Duration::from_secs(60);
+/// How often the log hears of errors.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Look-ups that may be under way or wait.
+const MOST_LOOK_UPS: u32 = 512;
+/// Connections of the other lanes.
+const FOR_CHANGES: u32 = 1;
+const FOR_ADMINISTRATION: u32 = 2;
+
+/// What a question is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Administration,
+    Changes,
+    LookUps,
+}
+
+/// The connections to one server.
+pub(super) struct Pool {
+    pub(super) at: Arc<str>,
+    bounds: Bounds,
+    clock: Clock,
+    dialer: Arc<Dialer>,
+    /// Made by who first asks, on the reactor, since its work is to be done there.
+    connections: OnceLock<bb8::Pool<Manager>>,
+    look_ups: Semaphore,
+    changes: Semaphore,
+    administration: Semaphore,
+    under_way: AtomicU32,
+    counters: Counters,
+    told_at: Mutex<Option<Moment>>,
+}
+
+impl Pool {
+    /// The connections to `server`; none is made yet.
+    pub(super) fn new(server: &Server, role: Role, bounds: Bounds, clock: Clock) -> Self {
+        let reserved = match role {
+            Role::Primary => FOR_CHANGES + FOR_ADMINISTRATION,
+            Role::Replica => 0,
+        };
+        let permits = |number: u32| Semaphore::new(usize::try_from(number).unwrap_or(1));
+        Self {
+            at: Arc::clone(&server.at),
+            bounds,
+            clock,
+            dialer: Arc::new(Dialer::new(server, role, bounds.connect)),
+            connections: OnceLock::new(),
+            look_ups: permits(bounds.connections.saturating_sub(reserved).max(1)),
+            changes: permits(FOR_CHANGES),
+            administration: permits(FOR_ADMINISTRATION),
+            under_way: AtomicU32::new(0),
+            counters: Counters::default(),
+            told_at: Mutex::new(None),
+        }
+    }
+
+    /// Lets a look-up in, if not too many are.
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Admitted, PostgresError> {
+        let admitted = Admitted(Arc::clone(self));
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < MOST_LOOK_UPS {
+            return Ok(admitted);
+        }
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        Err(PostgresError::Busy { at: Arc::clone(&self.at) })
+    }
+
+    /// Runs `work`, but not beyond `deadline`; a failure is counted and told.
+    pub(super) async fn within<T, E: From<PostgresError>>(
+        &self,
+        deadline: Duration,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match tokio::time::timeout(deadline, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+                let error = PostgresError::Timeout { at: Arc::clone(&self.at), within: deadline };
+                self.tell(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Waits for a connection.
+    pub(super) async fn take(&self, lane: Lane) -> Result<Work<'_>, PostgresError> {
+        let lane = match lane {
+            Lane::Administration => &self.administration,
+            Lane::Changes => &self.changes,
+            Lane::LookUps => &self.look_ups,
+        };
+        let waiting = self.counters.wait();
+        let permit = lane.acquire().await.map_err(|_| self.stopped())?;
+        let connection = self.connection().await.inspect_err(|error| self.tell(error))?;
+        drop(waiting);
+        self.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(Work { pool: self, connection, _permit: permit })
+    }
+
+    async fn connection(&self) -> Result<PooledConnection<'_, Manager>, PostgresError> {
+        let connections = self.connections();
+        let mut failures = self.dialer.failures();
+        let mut getting = pin!(connections.get());
+        loop {
+            tokio::select! {
+                biased;
+                got = &mut getting => return got.map_err(|error| match error {
+                    RunError::User(error) => error,
+                    RunError::TimedOut => self.stopped(),
+                }),
+                // Nobody else will give one back, so there is nothing to wait for.
+                failed = failures.changed() => {
+                    let failure = failures.borrow_and_update().clone();
+                    match failure {
+                        Some(error) if connections.state().connections == 0 => return Err(error),
+                        _ if failed.is_err() => return Err(self.stopped()),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The history that the primary writes; zero where it is not known yet.
+    pub(super) fn timeline(&self) -> u32 {
+        self.dialer.marks.timeline()
+    }
+
+    /// A connection of one's own, that is in no pool and ends with its use.
+    pub(super) async fn own(&self) -> Result<Client, PostgresError> {
+        self.dialer.dial().await.map(|connection| connection.client)
+    }
+
+    fn connections(&self) -> &bb8::Pool<Manager> {
+        self.connections.get_or_init(|| {
+            bb8::Pool::builder()
+                .max_size(self.bounds.connections)
+                .min_idle(1)
+                .max_lifetime(self.bounds.oldest)
+                .idle_timeout(IDLE_FOR)
+                // It waits with pauses of its own, and those who wait have deadlines of theirs.
+                .retry_connection(false)
+                .connection_timeout(self.bounds.administration.saturating_mul(2))
+                .test_on_check_out(true)
+                .reaper_rate(TENDED_EVERY)
+                .queue_strategy(QueueStrategy::Lifo)
+                .build_unchecked(Manager(Arc::clone(&self.dialer)))
+        })
+    }
+
+    /// How the connections fare.
+    pub(super) fn vitals(&self) -> PoolVitals {
+        let state = self.connections.get().map(bb8::Pool::state);
+        PoolVitals {
+            connections: state.as_ref().map_or(0, |state| state.connections),
+            idle: state.as_ref().map_or(0, |state| state.idle_connections),
+            failed_to_connect: self.dialer.failed(),
+            ..self.counters.read()
+        }
+    }
+
+    /// Logs an error, but not each of a thousand.
+    pub(super) fn tell(&self, error: &PostgresError) {
+        let now = self.clock.now();
+        let mut told_at = self.told_at.lock();
+        if told_at.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
+            *told_at = Some(now);
+            log::error!(error:%; "PostgreSQL cannot be used");
+        }
+    }
+
+    pub(super) fn stopped(&self) -> PostgresError {
+        PostgresError::Stopped { at: Arc::clone(&self.at) }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.at).finish()
+    }
+}
+
+/// A look-up that was let in.
+#[derive(Debug)]
+pub(super) struct Admitted(Arc<Pool>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A value for a statement.
+pub(super) type Value<'v> = &'v (dyn ToSql + Sync);
+
+/// A connection in use.
+pub(super) struct Work<'p> {
+    pool: &'p Pool,
+    /// Goes back to the pool before the lane is free.
+    connection: PooledConnection<'p, Manager>,
+    _permit: SemaphorePermit<'p>,
+}
+
+impl Work<'_> {
+    /// Where.
+    pub(super) fn at(&self) -> &Arc<str> {
+        &self.pool.at
+    }
+
+    /// The connection, to find what was prepared on it.
+    pub(super) fn connection(&self) -> &super::connection::Connection {
+        &self.connection
+    }
+
+    /// Waits for the answer to a question that this connection was asked.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, PostgresError> {
+        let marks = &self.pool.dialer.marks;
+        self.connection.asks();
+        let answer = question.await;
+        self.connection.is_answered(marks);
+        answer.map_err(|error| {
+            let error = PostgresError::of(&self.pool.at, &error);
+            match error.verdict() {
+                Verdict::Kept => {}
+                Verdict::Gone => self.connection.give_up(),
+                Verdict::Wrong => {
+                    self.connection.give_up();
+                    marks.note_wrong();
+                }
+            }
+            self.pool.counters.count(&error);
+            if !error.is_passing() {
+                self.pool.tell(&error);
+            }
+            error
+        })
+    }
+
+    /// The rows that a statement answers with.
+    pub(super) async fn rows(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, PostgresError> {
+        self.ask(self.connection.client.query(sql, values)).await
+    }
+
+    /// The one row that a statement answers with.
+    pub(super) async fn row(&self, sql: &str, values: &[Value<'_>]) -> Result<Row, PostgresError> {
+        self.ask(self.connection.client.query_one(sql, values)).await
+    }
+
+    /// How many rows a statement touches.
+    pub(super) async fn change(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> Result<u64, PostgresError> {
+        self.ask(self.connection.client.execute(sql, values)).await
+    }
+
+    /// Begins a transaction with `sql`. It ends by [`Work::commit`] or [`Work::roll_back`]; a connection
+    /// that is left without is given up, and the server rolls back.
+    pub(super) async fn begin(&self, sql: &str) -> Result<(), PostgresError> {
+        self.connection.set_in_transaction(true);
+        self.ask(self.connection.client.batch_execute(sql)).await
+    }
+
+    /// Makes a transaction final.
+    pub(super) async fn commit(&self) -> Result<(), PostgresError> {
+        let done = self.ask(self.connection.client.batch_execute("COMMIT")).await;
+        self.connection.set_in_transaction(false);
+        done.map_err(|error| match error {
+            PostgresError::Lost { at, detail } => PostgresError::Unsure { at, detail },
+            other => other,
+        })
+    }
+
+    /// Undoes a transaction.
+    pub(super) async fn roll_back(&self) -> Result<(), PostgresError> {
+        let done = self.ask(self.connection.client.batch_execute("ROLLBACK")).await;
+        self.connection.set_in_transaction(false);
+        done
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // Nobody waits for the answer any more: it took too long.
+        if self.connection.is_asking() {
+            self.pool.dialer.marks.note_silence();
+            self.pool.counters.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How the connections fare, for metrics: numbers that are cheap to read.
+
+use super::error::PostgresError;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How the connections to PostgreSQL fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// To the primary.
+    pub primary: PoolVitals,
+    /// To the replica, where there is one.
+    pub replica: Option<PoolVitals>,
+    /// Look-ups that were refused because a second brought too many.
+    pub throttled: u64,
+}
+
+/// How the connections to one server fare. Counts begin with the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolVitals {
+    /// Connections that there are.
+    pub connections: u32,
+    /// Those of them that nobody uses.
+    pub idle: u32,
+    /// Look-ups and other questions that wait for a connection.
+    pub waiting: u32,
+    /// How often a connection was given to a question.
+    pub acquired: u64,
+    /// Questions that met their deadline.
+    pub timeouts: u64,
+    /// Look-ups that were refused because too many waited.
+    pub refused: u64,
+    /// Attempts to connect that failed.
+    pub failed_to_connect: u64,
+    /// Connections that broke, or fell silent.
+    pub lost: u64,
+    /// Connections that led to a server that takes no writes.
+    pub read_only: u64,
+    /// Other errors that the server answered with.
+    pub errors: u64,
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) acquired: AtomicU64,
+    pub(super) timeouts: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) lost: AtomicU64,
+    read_only: AtomicU64,
+    errors: AtomicU64,
+    waiting: AtomicU32,
+}
+
+impl Counters {
+    /// Counts an answer that was an error.
+    pub(super) fn count(&self, error: &PostgresError) {
+        let counter = match error {
+            PostgresError::Lost { .. } | PostgresError::Unsure { .. } => &self.lost,
+            PostgresError::ReadOnly { .. } => &self.read_only,
+            _ => &self.errors,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody waits for a connection, until the result is dropped.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.waiting)
+    }
+
+    /// The numbers; those of connections are the pool's to fill in.
+    pub(super) fn read(&self) -> PoolVitals {
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PoolVitals {
+            waiting: self.waiting.load(Ordering::Relaxed),
+            acquired: number(&self.acquired),
+            timeouts: number(&self.timeouts),
+            refused: number(&self.refused),
+            lost: number(&self.lost),
+            read_only: number(&self.read_only),
+            errors: number(&self.errors),
+            ..PoolVitals::default()
+        }
+    }
+}
+
+/// Somebody waits.
+pub(super) struct Waiting<'c>(&'c AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
