@@ -17,7 +17,7 @@ pub use route::{Action, Answer, Challenges, Route, Way};
 
 use crate::auth::{Authenticator, Caller, Directory, TokenCache};
 use crate::config::{Config, Http, Rows};
-use crate::limits::Limiter;
+use crate::limits::{Limiter, Tally};
 use crate::routing::Routes;
 use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -57,6 +57,8 @@ pub struct Parts {
     pub directory: Arc<Directory>,
     /// Verified tokens.
     pub tokens: Arc<TokenCache>,
+    /// Usage since it was last stored.
+    pub tally: Arc<Tally>,
     /// Where handles come from.
     pub metrics: Arc<Metrics>,
 }

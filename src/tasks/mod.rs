@@ -6,4 +6,5 @@ pub mod health;
 pub mod publish;
 pub mod reload;
 pub mod rows;
+pub mod usage;
 pub mod watch;

@@ -7,9 +7,9 @@
 //! store answers.
 
 use crate::limits::usage::{Batch, TaskId, UsageError};
-use crate::limits::{Limiter, Tally};
+use crate::snapshot::Parts;
 use crate::stores::Store;
-use crate::telemetry::Metrics;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -23,9 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// What the flushes of one run share.
 pub struct Flush {
     store: Arc<dyn Store>,
-    tally: Arc<Tally>,
-    limiter: Arc<Limiter>,
-    metrics: Arc<Metrics>,
+    parts: Parts,
+    expected: NonZeroU32,
     task: TaskId,
     pending: Mutex<Pending>,
 }
@@ -38,16 +37,12 @@ struct Pending {
 }
 
 impl Flush {
-    /// Flushes what `tally` and `limiter` collect into `store`.
+    /// Flushes what `parts` collect into `store`. The fleet has at least `expected` tasks.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        tally: Arc<Tally>,
-        limiter: Arc<Limiter>,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
+    pub fn new(store: Arc<dyn Store>, parts: &Parts, expected: NonZeroU32) -> Arc<Self> {
+        parts.limiter.expect_tasks(expected.get());
         let task = TaskId(Uuid::now_v7());
-        Arc::new(Self { store, tally, limiter, metrics, task, pending: Mutex::default() })
+        Arc::new(Self { store, parts: parts.clone(), expected, task, pending: Mutex::default() })
     }
 
     /// Flushes at intervals until it is dropped.
@@ -71,14 +66,14 @@ impl Flush {
             let applied = tokio::time::timeout(DEADLINE, self.store.apply(batch)).await;
             match applied {
                 Ok(Ok(totals)) => {
-                    self.limiter.reconcile(&batch.quotas, &totals);
+                    self.parts.limiter.reconcile(&batch.quotas, &totals);
                     pending.batch = None;
                     if std::mem::take(&mut pending.failing) {
                         log::info!("usage is stored again");
                     }
                 }
                 failed => {
-                    self.metrics.store_failed("usage");
+                    self.parts.metrics.store_failed("usage");
                     if !std::mem::replace(&mut pending.failing, true) {
                         let error: Option<UsageError> = failed.ok().and_then(Result::err);
                         let error = error.map_or_else(|| "no answer in time".to_owned(), |e| e.to_string());
@@ -91,7 +86,7 @@ impl Flush {
     }
 
     fn collect(&self, number: &mut u64) -> Option<Batch> {
-        let (usage, quotas) = (self.tally.drain(), self.limiter.drain_quota_counts());
+        let (usage, quotas) = (self.parts.tally.drain(), self.parts.limiter.drain_quota_counts());
         if usage.is_empty() && quotas.is_empty() {
             return None;
         }
@@ -101,8 +96,8 @@ impl Flush {
 
     async fn beat(&self) {
         match tokio::time::timeout(DEADLINE, self.store.heartbeat(self.task)).await {
-            Ok(Ok(tasks)) => self.limiter.tasks_seen(tasks),
-            Ok(Err(_)) | Err(_) => self.metrics.store_failed("heartbeat"),
+            Ok(Ok(tasks)) => self.parts.limiter.expect_tasks(tasks.max(self.expected.get())),
+            Ok(Err(_)) | Err(_) => self.parts.metrics.store_failed("heartbeat"),
         }
     }
 }
