@@ -167,7 +167,7 @@ impl Process {
         let metrics = Metrics::new();
         let store = open_store(&loaded.config.fixed.store_path, &clock)?;
         let parts = Parts {
-            limiter: Limiter::new(clock.clone()),
+            limiter: Limiter::new(clock.clone(), &rand::random()),
             registry: Registry::new(clock.clone()),
             directory: Arc::new(Directory::new(Arc::clone(&store) as _, clock.clone())),
             tokens: Arc::new(TokenCache::new(TOKENS)),

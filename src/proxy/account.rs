@@ -114,6 +114,7 @@ fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
     match &ctx.rejection {
         Some(Rejection::Access(denied)) => Some(denied.reason()),
         Some(Rejection::Limit(refused)) => Some(&refused.rule),
+        Some(Rejection::LimitUnavailable(unavailable)) => Some(&unavailable.rule),
         Some(Rejection::Internal) | None => error.map(|error| error.etype().as_str()),
         Some(_) => error
             .filter(|error| *error.etype() != ErrorType::InternalError)

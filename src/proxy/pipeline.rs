@@ -6,7 +6,7 @@
 use super::head::Head;
 use super::rejection::Rejection;
 use crate::auth::{Caller, Denied};
-use crate::limits::{Grant, Limiter};
+use crate::limits::{Grant, Limiter, Stopped};
 use crate::routing::Preflight;
 use crate::snapshot::{Limits, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
@@ -69,12 +69,12 @@ pub async fn decide(
         Some(caller) => Some(snapshot.plan(caller).ok_or(Rejection::PlanUnknown)?),
         None => None,
     };
-    let grant = reserve(limiter, plan, route, head, trail)?;
+    let grant = reserve(limiter, plan, route, head, trail).await?;
     Ok(Decision::Admit(Admission { grant, _made_here: () }))
 }
 
 /// Takes one request from the caller's plan and from the route; the strictest answer wins.
-fn reserve(
+async fn reserve(
     limiter: &Limiter,
     plan: Option<&Limits>,
     route: &Route,
@@ -83,8 +83,8 @@ fn reserve(
 ) -> Result<Grant, Rejection> {
     let subjects = head.subjects(trail.caller.as_deref());
     let granted = match plan {
-        Some(plan) => limiter.reserve(&[&plan.rules, &route.limits.rules], &subjects),
-        None => limiter.reserve(&[&route.limits.rules], &subjects),
+        Some(plan) => limiter.reserve(&[&plan.rules, &route.limits.rules], &subjects).await,
+        None => limiter.reserve(&[&route.limits.rules], &subjects).await,
     };
     let metrics = |id: &str| plan.and_then(|plan| plan.metrics(id)).or(route.limits.metrics(id));
     match &granted {
@@ -92,7 +92,11 @@ fn reserve(
             let refused = grant.would_refuse().iter();
             refused.filter_map(|id| metrics(id)).for_each(RuleMetrics::shadow);
         }
-        Err(refused) => metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused),
+        Err(Stopped::Refused(refused)) => {
+            metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused);
+        }
+        // Counted as a fallback by the limiter, and by its code with the route.
+        Err(Stopped::Unavailable(_)) => {}
     }
     Ok(granted?)
 }

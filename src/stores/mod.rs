@@ -2,9 +2,11 @@
 
 pub mod embedded;
 mod reactor;
+pub mod redis;
 
 pub use embedded::{Embedded, StoreError};
 pub use reactor::Reactor;
+pub use redis::Redis;
 
 use crate::auth::audit::Audit;
 use crate::auth::changes::ChangeFeed;
