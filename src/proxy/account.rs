@@ -116,6 +116,7 @@ fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
         Some(Rejection::Limit(refused)) => Some(&refused.rule),
         Some(Rejection::Policy(excluded)) => Some(excluded.policy.cause(excluded.unmet)),
         Some(Rejection::PolicyUnknown { policy }) => Some(policy),
+        Some(Rejection::LimitUnavailable(unavailable)) => Some(&unavailable.rule),
         Some(Rejection::Internal) | None => error.map(|error| error.etype().as_str()),
         Some(_) => error
             .filter(|error| *error.etype() != ErrorType::InternalError)

@@ -7,7 +7,7 @@ use super::head::Head;
 use super::policies::Policies;
 use super::rejection::Rejection;
 use crate::auth::{Caller, Denied};
-use crate::limits::{Grant, Limiter};
+use crate::limits::{Grant, Limiter, Stopped};
 use crate::routing::Preflight;
 use crate::snapshot::{Limits, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
@@ -72,13 +72,13 @@ pub async fn decide(
         Some(caller) => Some(snapshot.plan(caller).ok_or(Rejection::PlanUnknown)?),
         None => None,
     };
-    let grant = reserve(limiter, plan, route, &policies, head, trail)?;
+    let grant = reserve(limiter, plan, route, &policies, head, trail).await?;
     Ok(Decision::Admit(Admission { grant, _made_here: () }))
 }
 
 /// Takes one request from the caller's plan, from the route with its policies, and from the
 /// caller's own policies; the strictest answer wins.
-fn reserve(
+async fn reserve(
     limiter: &Limiter,
     plan: Option<&Limits>,
     route: &Route,
@@ -88,14 +88,18 @@ fn reserve(
 ) -> Result<Grant, Rejection> {
     let subjects = head.subjects(trail.caller.as_deref());
     let sets = policies.sets(plan, &route.limits);
-    let granted = limiter.reserve(sets.rules(), &subjects);
+    let granted = limiter.reserve(sets.rules(), &subjects).await;
     let metrics = |id: &str| sets.metrics(id);
     match &granted {
         Ok(grant) => {
             let refused = grant.would_refuse().iter();
             refused.filter_map(|id| metrics(id)).for_each(RuleMetrics::shadow);
         }
-        Err(refused) => metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused),
+        Err(Stopped::Refused(refused)) => {
+            metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused);
+        }
+        // Counted as a fallback by the limiter, and by its code with the route.
+        Err(Stopped::Unavailable(_)) => {}
     }
     Ok(granted?)
 }

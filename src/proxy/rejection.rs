@@ -6,7 +6,7 @@
 use super::policies::Excluded;
 use crate::auth::access::Unmet;
 use crate::auth::{Denied, Method};
-use crate::limits::Refused;
+use crate::limits::{self, Refused, Stopped};
 use crate::routing::{BadHost, BadTarget, NoMatch};
 use crate::upstreams;
 use http::StatusCode;
@@ -163,6 +163,9 @@ pub enum Rejection {
     /// How often.
     #[error(transparent)]
     Limit(#[from] Refused),
+    /// A limit that cannot be counted now, and must be.
+    #[error(transparent)]
+    LimitUnavailable(#[from] limits::Unavailable),
     /// The consumer's plan is not in force anywhere.
     #[error("the consumer's plan does not exist")]
     PlanUnknown,
@@ -184,6 +187,15 @@ pub enum Rejection {
     /// The upstream, before it was tried.
     #[error(transparent)]
     Unavailable(#[from] upstreams::Unavailable),
+}
+
+impl From<Stopped> for Rejection {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Refused(refused) => refused.into(),
+            Stopped::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
 }
 
 /// What a client is told: see WIRE section 3 and RFC 9457.
@@ -222,6 +234,10 @@ impl Rejection {
                     "Request cannot be satisfied as assigned quota has been exceeded",
                     8,
                 )
+            },
+            Self::LimitUnavailable(_) => Told {
+                kind: REDUCED,
+                ..told(503, "limits_unavailable", "Limits cannot be counted at the moment", 14)
             },
             Self::PlanUnknown => {
                 told(403, "plan_unknown", "The consumer has no plan that is in force", 7)

@@ -19,8 +19,9 @@ use crate::limits::usage::UsageLog;
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
+use crate::stores::Store;
 use crate::stores::cached::Cached;
-use crate::stores::{Redis, Store};
+use crate::stores::redis::SharedRows;
 use crate::tasks::publish::Publisher;
 use crate::tasks::reload::Reload;
 use crate::tasks::usage::Flush;
@@ -174,8 +175,8 @@ fn parts(config: &Config, stores: &Stores, clock: Clock, metrics: Arc<Metrics>) 
     let source: Arc<dyn Source> = match &stores.redis {
         Some(redis) => {
             let secret = form.derive("datahub-gateway cache");
-            let redis = Arc::<Redis>::clone(redis);
-            Arc::new(Cached::new(Arc::clone(&store) as _, redis, &secret, cache.redis_ttl))
+            let rows = Arc::new(SharedRows::new(Arc::clone(redis)));
+            Arc::new(Cached::new(Arc::clone(&store) as _, rows, &secret, cache.redis_ttl))
         }
         None => Arc::clone(&store) as _,
     };

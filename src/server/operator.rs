@@ -108,12 +108,8 @@ fn check(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Vec<Fault>>
     match config::check_row(kind, name, body) {
         Ok(_) => Ok(()),
         Err(report) => {
-            let fault = |diagnostic: &config::Diagnostic| Fault {
-                pointer: String::new(),
-                message: diagnostic.to_string(),
-            };
-            let faults: Vec<Fault> = report.errors().map(fault).collect();
-            Err(faults)
+            let fault = |message| Fault { pointer: String::new(), message };
+            Err(report.texts().map(fault).collect())
         }
     }
 }

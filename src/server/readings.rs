@@ -58,11 +58,9 @@ fn of_pool(pool: &'static str, vitals: PoolVitals, readings: &mut Vec<Reading>) 
 pub(super) fn of_redis(vitals: redis::Vitals, readings: &mut Vec<Reading>) {
     readings.push(Reading::new(Metric::RedisUp, &[], u64::from(vitals.up)));
     readings.push(Reading::new(Metric::RedisBreakersOpen, &[], count(vitals.open_breakers)));
-    for (kind, number) in [
-        ("timeout", vitals.timeouts),
-        ("broken", vitals.broken),
-        ("refused", vitals.refused),
-    ] {
+    for (kind, number) in
+        [("timeout", vitals.timeouts), ("broken", vitals.broken), ("refused", vitals.refused)]
+    {
         readings.push(Reading::new(Metric::RedisFailures, &[kind], number));
     }
 }

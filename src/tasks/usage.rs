@@ -76,7 +76,8 @@ impl Flush {
                     self.parts.metrics.store_failed("usage");
                     if !std::mem::replace(&mut pending.failing, true) {
                         let error: Option<UsageError> = failed.ok().and_then(Result::err);
-                        let error = error.map_or_else(|| "no answer in time".to_owned(), |e| e.to_string());
+                        let error =
+                            error.map_or_else(|| "no answer in time".to_owned(), |e| e.to_string());
                         log::error!(error:% = error; "usage cannot be stored, it is kept and tried again");
                     }
                     return;
