@@ -31,7 +31,7 @@ pub use fleet::{
     AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,
 };
 pub use load::{Loaded, load, load_in};
-pub use rows::{Refused, Rows, check_row, compile_rows};
+pub use rows::{RefusedRow, Rows, check_row, compile_rows};
 pub use secret::{Environment, SecretFiles};
 
 use crate::auth::access::Access;

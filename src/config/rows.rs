@@ -14,7 +14,7 @@ use super::diagnostic::{Diagnostic, Findings, Report};
 use super::document::Document as Tree;
 use super::schema::{self, File};
 use super::secret::Vault;
-use super::source::{Sources, Span};
+use super::source::Sources;
 use super::{PolicyDef, shape};
 use crate::auth::documents::{Document, DocumentKind};
 use crate::limits::Plan;
@@ -33,12 +33,12 @@ const MAX_ROW: usize = 256 * 1024;
 pub struct Rows {
     plans: BTreeMap<Arc<str>, Plan>,
     policies: BTreeMap<Arc<str>, PolicyDef>,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedRow>,
 }
 
 /// A row that does not compile.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub struct RefusedRow {
     /// What it should be.
     pub kind: DocumentKind,
     /// Its name.
@@ -74,7 +74,7 @@ impl Rows {
 
     /// Rows that do not compile.
     #[must_use]
-    pub fn refused(&self) -> &[Refused] {
+    pub fn refused(&self) -> &[RefusedRow] {
         &self.refused
     }
 
@@ -99,7 +99,7 @@ impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
         let wrong = |rows: &Self| -> Vec<_> {
             let told =
-                |it: &Refused| (it.kind, Arc::clone(&it.name), it.kept, it.report.to_string());
+                |it: &RefusedRow| (it.kind, Arc::clone(&it.name), it.kept, it.report.to_string());
             rows.refused.iter().map(told).collect()
         };
         self.plans == other.plans && self.policies == other.policies && wrong(self) == wrong(other)
@@ -119,12 +119,12 @@ pub fn compile_rows(documents: &[Document]) -> Rows {
     let mut rows = Rows::default();
     for Document { kind, name, body, .. } in documents {
         match compile_row(*kind, name, body, schema.as_value()) {
-            Ok((plans, policies, _)) => {
+            Ok((plans, policies)) => {
                 rows.plans.extend(plans.into_iter().map(|plan| (Arc::clone(&plan.name), plan)));
                 let named = policies.into_iter().map(|policy| (Arc::clone(&policy.name), policy));
                 rows.policies.extend(named);
             }
-            Err(report) => rows.refused.push(Refused {
+            Err(report) => rows.refused.push(RefusedRow {
                 kind: *kind,
                 name: Arc::clone(name),
                 report: Arc::new(report),
@@ -135,17 +135,16 @@ pub fn compile_rows(documents: &[Document]) -> Rows {
     rows
 }
 
-/// Whether a row would be put in force: for those who write it. What the operator should know of it
-/// nevertheless is the result.
+/// Whether a row would be put in force: for those who write it.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn check_row(kind: DocumentKind, name: &str, body: &Value) -> Result<Report, Report> {
+pub fn check_row(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Report> {
     let schema = schema::describe();
-    compile_row(kind, name, body, schema.as_value()).map(|(.., warnings)| warnings)
+    compile_row(kind, name, body, schema.as_value()).map(|_| ())
 }
 
-type Compiled = (Vec<Plan>, Vec<PolicyDef>, Report);
+type Compiled = (Vec<Plan>, Vec<PolicyDef>);
 
 fn compile_row(
     kind: DocumentKind,
@@ -186,12 +185,10 @@ fn compile_row(
     let compiled = compile::compile_row(&file, &mut cx);
     let mut findings = cx.findings;
     match compiled {
-        Some((plans, policies)) if findings.is_clean() => {
-            Ok((plans, policies, findings.into_report(&sources)))
-        }
+        Some(compiled) if findings.is_clean() => Ok(compiled),
         _ => {
             if findings.is_clean() {
-                findings.push(whole().at(Span::NOWHERE, ""));
+                findings.push(whole());
             }
             Err(findings.into_report(&sources))
         }

@@ -110,3 +110,103 @@ impl<'s> Sets<'s> {
         self.limits.iter().take(self.count).find_map(|limits| limits.metrics(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::HeadCaps;
+    use super::*;
+    use crate::auth::documents::DocumentKind;
+    use crate::auth::{Consumer, Credential, Fields};
+    use crate::snapshot::fixture::{row, snapshot};
+    use pingora_http::RequestHeader;
+    use serde_json::json;
+
+    const FILES: &str = "
+        [plans.basic]
+        [policies.gate.limits.a]
+        rate = \"1/s\"
+        [policies.gold-only]
+        plans = [\"gold\"]
+        [policies.slow.limits.b]
+        rate = \"1/s\"
+        [policies.inside]
+        addresses = [\"10.0.0.0/8\"]
+        [routes.all]
+        path = \"/*\"
+        auth = \"api_key\"
+        policies = [\"gate\", \"inside\"]
+        reply = { status = 200 }
+    ";
+
+    fn caller(policies: &[&str]) -> Caller {
+        Caller {
+            consumer: Arc::new(Consumer {
+                id: "c1".into(),
+                username: "acme".into(),
+                custom_id: None,
+                plan: "basic".into(),
+                policies: policies.iter().map(|name| Arc::from(*name)).collect(),
+                enabled: true,
+            }),
+            credential: Credential::ApiKey("0123456789abcdef".into()),
+            plan: "basic".into(),
+            scopes: Arc::default(),
+            fields: Fields::default(),
+        }
+    }
+
+    /// The rules that a request of a consumer with these policies meets beside its plan's, or why
+    /// it is refused.
+    fn found(snapshot: &Snapshot, policies: &[&str], from: &str) -> Result<Vec<String>, String> {
+        let mut header = RequestHeader::build("GET", b"/", None).unwrap();
+        header.insert_header("host", "example.com").unwrap();
+        let caps = HeadCaps { bytes: 1000, target: 100, fields: 10 };
+        let head = Head::read(&header, from.parse().unwrap(), false, caps).unwrap();
+        let route = snapshot.routes.find(&head.asked()).unwrap();
+        let caller = caller(policies);
+        let policies = Policies::find(snapshot, route, Some(&caller), &head);
+        let sets = policies.as_ref().map(|policies| policies.sets(None, &route.limits));
+        match sets {
+            Ok(sets) => Ok(sets.rules().iter().map(|set| format!("{set:?}")).collect()),
+            Err(Rejection::Policy(excluded)) => Err(format!("{excluded:?}")),
+            Err(Rejection::PolicyUnknown { policy }) => Err(format!("unknown: {policy}")),
+            Err(other) => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn a_consumers_policies_hold_beside_the_routes_and_none_counts_twice() {
+        let snapshot = snapshot(FILES, &[]);
+        let of_route = "[\"policy/gate/a\"]";
+        for (policies, expected) in [
+            (&[][..], &[of_route][..]),
+            (&["slow"], &[of_route, "[\"policy/slow/b\"]"]),
+            (&["gate", "slow", "inside"], &[of_route, "[\"policy/slow/b\"]"]),
+        ] {
+            let found = found(&snapshot, policies, "10.0.0.1").unwrap();
+            assert_eq!(found, expected, "{policies:?}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_refused_by_its_policies_and_by_one_that_is_nowhere() {
+        let row = row(DocumentKind::Policy, "banned", json!({ "consumers": ["other"] }));
+        let snapshot = snapshot(FILES, &[row]);
+        let many: Vec<String> = (0..9).map(|n| format!("p{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (policies, from, expected) in [
+            (&["slow", "gold-only"][..], "10.0.0.1", "Excluded(policy/gold-only/plans)"),
+            (&["slow", "nowhere"], "10.0.0.1", "unknown: nowhere"),
+            (&["banned"], "10.0.0.1", "Excluded(policy/banned/consumers)"),
+            // The route's conditions come first.
+            (&["nowhere", "banned"], "192.0.2.1", "Excluded(policy/inside/addresses)"),
+            (&many, "10.0.0.1", "unknown: p0"),
+        ] {
+            let refused = found(&snapshot, policies, from).unwrap_err();
+            assert_eq!(refused, expected, "{policies:?}");
+        }
+        // More than any store takes: what cannot be looked at is not passed over.
+        let most = ["slow"; MAX_POLICIES + 1];
+        assert_eq!(found(&snapshot, &most, "10.0.0.1").unwrap_err(), "unknown: slow");
+    }
+}

@@ -9,6 +9,8 @@
 //!
 //! Must stay true: [`Live`] is the only cell; nothing here changes after [`Snapshot::build`].
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod policy;
 mod route;
 
@@ -186,5 +188,86 @@ impl Live {
     /// Puts `next` in force for every request that begins from now on.
     pub fn publish(&self, next: Snapshot) {
         self.0.store(Arc::new(next));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::documents::DocumentKind::{Plan, Policy};
+    use fixture::{row, snapshot};
+    use serde_json::json;
+
+    const FILES: &str = "
+        [plans.basic.limits.requests]
+        rate = \"1/s\"
+        [plans.gold]
+        [policies.gate]
+        [policies.other]
+        [routes.all]
+        path = \"/*\"
+        auth = \"api_key\"
+        policies = [\"gate\", \"other\"]
+        reply = { status = 200 }
+        [routes.all.limits.own]
+        rate = \"1/s\"
+    ";
+
+    #[test]
+    fn a_row_goes_before_the_table_of_its_name_and_it_can_be_told_which_is_in_force() {
+        let limits = |rate: &str| json!({ "limits": { "of-row": { "rate": rate } } });
+        let snapshot = snapshot(
+            FILES,
+            &[
+                row(Plan, "gold", limits("5/s")),
+                row(Plan, "silver", json!({})),
+                row(Plan, "basic", limits("wrong")),
+                row(Policy, "gate", limits("7/s")),
+                row(Policy, "spare", json!({})),
+            ],
+        );
+        for (plan, origin) in [
+            ("gold", Some(Origin::Row)),
+            ("silver", Some(Origin::Row)),
+            ("basic", Some(Origin::Files)),
+            ("none", None),
+        ] {
+            assert_eq!(snapshot.origin_of_plan(plan), origin, "{plan}");
+        }
+        assert_eq!(snapshot.plan_names().count(), 3);
+        for (policy, origin) in [
+            ("gate", Some(Origin::Row)),
+            ("spare", Some(Origin::Row)),
+            ("other", Some(Origin::Files)),
+            ("none", None),
+        ] {
+            assert_eq!(snapshot.origin_of_policy(policy), origin, "{policy}");
+        }
+        assert_eq!(snapshot.policy_names().count(), 3);
+        let (_, gold) = &snapshot.plans["gold"];
+        assert!(gold.metrics("plan/gold/of-row").is_some());
+    }
+
+    #[test]
+    fn a_route_has_the_rules_of_its_policies_as_they_are_in_force() {
+        let limits = json!({ "limits": { "of-row": { "rate": "7/s" } } });
+        let snapshot = snapshot(FILES, &[row(Policy, "gate", limits)]);
+        let definition = &snapshot.config.routes[0];
+        let route =
+            Route::build(definition, &HashMap::new(), &snapshot.policies, &fixture::parts())
+                .unwrap_or_else(|error| panic!("{error}"));
+        let names: Vec<&str> = route.policies.iter().map(|policy| &*policy.name).collect();
+        assert_eq!((names, &*route.class), (vec!["gate", "other"], "all"));
+        for id in ["route/all/own", "policy/gate/of-row"] {
+            assert!(route.limits.metrics(id).is_some(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_never_built_without_one_of_its_policies() {
+        let mut config = fixture::config(FILES);
+        config.policies.clear();
+        let built = Snapshot::build(config, Arc::default(), &fixture::parts(), 1);
+        assert!(matches!(built, Err(BuildError::Policy { .. })));
     }
 }

@@ -59,7 +59,7 @@ pub struct Policy {
     pub name: Arc<str>,
     /// What it asks of a request.
     pub access: Access,
-    /// Its rules, for consumers; those of a route are in [`Route::limits`].
+    /// Its rules, for consumers; those of a route are in [`super::Route::limits`].
     pub limits: Limits,
     /// `WWW-Authenticate` for a token that lacks one of its scopes.
     pub insufficient_scope: Option<HeaderValue>,

@@ -6,6 +6,7 @@
 //!
 //! Must stay true: nothing but [`Publisher`] publishes once a process runs.
 
+use crate::auth::Requirement;
 use crate::config::{Config, Rows};
 use crate::snapshot::{BuildError, Live, Parts, Snapshot};
 use parking_lot::Mutex;
@@ -41,6 +42,8 @@ impl Publisher {
     /// A publisher into `live`.
     #[must_use]
     pub fn new(live: Arc<Live>, parts: Parts) -> Arc<Self> {
+        let first = live.load();
+        parts.metrics.rows_in_force(first.revision, first.rows.refused().len());
         Arc::new(Self { live, parts, turn: Mutex::new(()) })
     }
 
@@ -90,7 +93,22 @@ impl Publisher {
         rows: Arc<Rows>,
         revision: u64,
     ) -> Result<Published, BuildError> {
-        self.live.publish(Snapshot::build(config, rows, &self.parts, revision)?);
+        let next = Snapshot::build(config, rows, &self.parts, revision)?;
+        warn_of_closed_routes(&next);
+        self.live.publish(next);
         Ok(Published::InForce(revision))
+    }
+}
+
+/// The compiler of the files lets no open route ask for a caller, but a row can make it so. Nobody is
+/// let through then; the operator should hear of it.
+fn warn_of_closed_routes(snapshot: &Snapshot) {
+    let open = snapshot.config.routes.iter().filter(|route| route.auth == Requirement::Open);
+    for route in open {
+        let policies = route.policies.iter().filter_map(|name| snapshot.policy(name));
+        for policy in policies.filter(|policy| policy.access.asks_for_a_caller()) {
+            log::warn!(route = &*route.name, policy = &*policy.name, origin = policy.origin().as_str();
+                "an open route has a policy that asks for a caller, and refuses every request");
+        }
     }
 }

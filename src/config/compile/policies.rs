@@ -2,6 +2,7 @@
 
 use super::{Context, Names, Owner, limits, routes};
 use crate::auth::access::Access;
+use crate::auth::registry::MAX_POLICIES;
 use crate::config::PolicyDef;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{self, At, Entries, Text};
@@ -149,6 +150,11 @@ pub(crate) fn of_route(
     let (policies, known) = policies;
     let places: Vec<(Span, &str)> =
         route.policies.iter().map(|name| (name.span, name.value.as_str())).collect();
+    if let Some((span, _)) = places.get(MAX_POLICIES) {
+        let many = Diagnostic::error(format!("{} has too many policies", owner.subject()));
+        cx.report(many.at(*span, format!("at most {MAX_POLICIES}")).help("join some of them"));
+        return None;
+    }
     cx.refuse_twice(&places, "policy");
     let mut found = Vec::new();
     for name in &route.policies {
