@@ -31,10 +31,11 @@ impl Source for Nobody {
 pub(crate) fn parts() -> Parts {
     let clock = Clock::manual();
     Parts {
-        limiter: Limiter::new(clock.clone()),
+        limiter: Limiter::new(clock.clone(), &[0; 16]),
         registry: Registry::new(clock.clone()),
         directory: Arc::new(Directory::new(Arc::new(Nobody), clock.clone())),
         tokens: Arc::new(TokenCache::new(10)),
+        tally: Arc::default(),
         metrics: Metrics::new(),
         clock,
     }

@@ -249,7 +249,7 @@ pub(super) async fn all_copies_come_to_agree<P: Place>() {
     assert!(copies > 0);
     let is = async |copy, revoked: bool| match lab.store.look_up_key(id, copy).await {
         Answer::Known { row, .. } => row.revoked_at.is_some() == revoked,
-        Answer::Unknown { .. } => false,
+        Answer::Absent | Answer::Unknown { .. } => false,
         Answer::Unavailable(outage) => panic!("copy {copy}: {outage:?}"),
     };
     let come_to_be = async |revoked| {

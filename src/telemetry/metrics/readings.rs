@@ -54,14 +54,12 @@ pub enum Metric {
     RedisFailures,
     /// Whether all of Redis answers.
     RedisUp,
-    /// Plans and policies of the store that cannot be put in force.
-    RowsRefused,
     /// Requests whose usage found no room.
     UsageLost,
 }
 
 impl Metric {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 14] = [
         Self::CacheEntries,
         Self::FleetTasks,
         Self::LimitFallbacks,
@@ -75,7 +73,6 @@ impl Metric {
         Self::RedisBreakersOpen,
         Self::RedisFailures,
         Self::RedisUp,
-        Self::RowsRefused,
         Self::UsageLost,
     ];
 
@@ -150,12 +147,6 @@ impl Metric {
                 COUNTER,
             ),
             Self::RedisUp => ("gateway_redis_up", "Whether all of Redis answers.", &[], GAUGE),
-            Self::RowsRefused => (
-                "gateway_rows_refused",
-                "Plans and policies of the store that cannot be put in force.",
-                &[],
-                GAUGE,
-            ),
             Self::UsageLost => (
                 "gateway_usage_lost_total",
                 "Requests whose usage could not be kept until it was stored.",
