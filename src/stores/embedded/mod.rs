@@ -126,4 +126,6 @@ fn answer<T>(read: Read<(Option<T>, u64)>) -> Answer<T> {
 }
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod tests;
