@@ -13,6 +13,8 @@
 mod support;
 
 #[cfg(test)]
+mod administration;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod command_line;
