@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// The role that gateways use; it owns the databases.
 pub(crate) const USER: &str = "gw";
@@ -28,19 +29,29 @@ pub(crate) const USER: &str = "gw";
 const SUPERVISOR: &str = r#"
 folder=$1; shift
 trap '' PIPE INT TERM
-main() { head -n 1 "$folder/data/postmaster.pid" 2>/dev/null; }
-children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
+pid=
+ended() { ! [ -d "/proc/$pid" ] || grep -q '^State:.Z' "/proc/$pid/status"; }
+start() {
+  # Fetches the exit of one that was killed, so that it does not count as running.
+  [ -z "$pid" ] || wait "$pid"
+  "$@" postgres -D "$folder/data" </dev/null >>"$folder/log" 2>&1 &
+  pid=$!
+  until pg_isready -q -h "$folder" -p "$(cat "$folder/port")"; do
+    if ended; then return 1; fi
+    sleep 0.02
+  done
+}
 while read -r command; do
   case $command in
-    start) "$@" pg_ctl -D "$folder/data" -l "$folder/log" -w -t 60 start >/dev/null 2>&1 ;;
+    start) start "$@" ;;
     promote) "$@" pg_ctl -D "$folder/data" -w -t 60 promote >/dev/null 2>&1 ;;
   esac
-  echo "$? $(main)"
+  echo "$? $pid"
 done
-pid=$(main)
-if [ -n "$pid" ]; then
-  kill -CONT $pid $(children "$pid") 2>/dev/null
-  "$@" pg_ctl -D "$folder/data" -m immediate -w -t 30 stop >/dev/null 2>&1
+if [ -n "$pid" ] && ! ended; then
+  kill -CONT "$pid" $(cat "/proc/$pid/task/$pid/children") 2>/dev/null
+  kill -QUIT "$pid"
+  wait "$pid"
 fi
 rm -rf "$folder"
 "#;
@@ -100,8 +111,8 @@ impl Server {
         let kind = if encrypted.is_some() { "hostssl" } else { "host" };
         let method = if setup.password.is_some() { "scram-sha-256" } else { "trust" };
         let rules = format!(
-            "local all all trust\n{kind} all all 127.0.0.1/32 {method}\n\
-             host replication all 127.0.0.1/32 trust\n"
+            "local all all trust\nlocal replication all trust\n{kind} all all 127.0.0.1/32 {method}\n\
+             "
         );
         fs::write(server.folder.join("data/pg_hba.conf"), rules).unwrap();
         server.host = if encrypted.is_some() { "localhost" } else { "127.0.0.1" };
@@ -177,6 +188,7 @@ impl Server {
 
     fn configure(&mut self, tls: bool) {
         self.port = free_port();
+        fs::write(self.folder.join("port"), self.port.to_string()).unwrap();
         let (folder, port) = (self.folder.display(), self.port);
         let mut text = format!(
             "\nlisten_addresses = '127.0.0.1'\nport = {port}\n\
@@ -304,6 +316,13 @@ impl Server {
         let mut all = self.children();
         all.push(self.main);
         signal("-KILL", &all);
+        let is_alive = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+        };
+        while all.iter().any(is_alive) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn children(&self) -> Vec<u32> {

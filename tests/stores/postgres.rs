@@ -59,3 +59,10 @@ impl Place for Database {
         Postgres::connect(settings, Arc::clone(&self.reactor), clock)
     }
 }
+
+#[path = "postgres_drills.rs"]
+mod drills;
+#[path = "postgres_schema.rs"]
+mod schema;
+#[path = "postgres_trust.rs"]
+mod trust;
