@@ -16,7 +16,7 @@ CREATE INDEX usage_by_username ON usage (username, day);
 CREATE TABLE usage_batches (
     task   uuid PRIMARY KEY,
     number bigint NOT NULL,
-    at     bigint NOT NULL
+    at     timestamptz NOT NULL
 );
 
 CREATE TABLE quotas (
@@ -31,5 +31,5 @@ CREATE INDEX quotas_by_end ON quotas (ends);
 
 CREATE TABLE tasks (
     task    uuid PRIMARY KEY,
-    seen_at bigint NOT NULL
+    seen_at timestamptz NOT NULL
 );

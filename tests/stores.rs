@@ -16,6 +16,10 @@ mod changes;
 mod denials;
 #[path = "stores/documents.rs"]
 mod documents;
+#[path = "lab/postgres.rs"]
+mod lab;
+#[path = "stores/postgres.rs"]
+mod postgres;
 #[path = "stores/registry.rs"]
 mod registry;
 #[path = "stores/usage.rs"]
@@ -33,6 +37,9 @@ use http::HeaderName;
 /// An empty store that several processes can open.
 trait Place: Sized {
     type Store: Store;
+
+    /// Whether changes are dated by the clock that the store was opened with; a server has its own.
+    const DATES_CHANGES: bool = true;
 
     fn empty() -> Self;
 
@@ -224,3 +231,4 @@ impl Place for File {
 }
 
 store!(embedded, crate::File);
+store!(postgresql, crate::postgres::Database);

@@ -51,7 +51,9 @@ pub(super) async fn every_write_is_a_revision_that_names_what_it_touched<P: Plac
         assert_eq!(names, *expected, "revision {revision}");
     }
     assert_eq!(lab.revision().await, 8);
-    assert_eq!(changes.last().unwrap().committed_at, lab.clock.unix_time());
+    if P::DATES_CHANGES {
+        assert_eq!(changes.last().unwrap().committed_at, lab.clock.unix_time());
+    }
     assert_eq!(lab.changes_since(8).await, []);
     let future = lab.store.changes_since(Some(9)).await.unwrap();
     let Changes::Reset(reset) = future else { panic!("a store that was put back: {future:?}") };

@@ -306,9 +306,9 @@ impl PostgresError {
         }
     }
 
-    /// Whether the same again may do, as nothing was changed.
+    /// Whether the same again may do, on another connection, as nothing was changed.
     pub(super) const fn is_passing(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::Lost { .. })
+        matches!(self, Self::Conflict { .. } | Self::Lost { .. } | Self::ReadOnly { .. })
     }
 
     /// The SQLSTATE, where none of ours fits.

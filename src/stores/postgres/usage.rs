@@ -3,37 +3,27 @@
 //! A task's batches come one after the other, so the number of its last one tells whether a batch was
 //! applied already.
 //!
+//! What is old is told by the database's clock, which is one for all tasks.
+//!
 //! Must stay true: a batch and its number are written in one transaction; rows are touched in the order
 //! of their keys, so that tasks that flush at once wait for each other and never in a circle.
 
 use super::Postgres;
 use super::error::PostgresError;
 use super::pool::{Lane, Pool, Work};
-use super::rows::{Reader, amount, askable, count, stored, unsigned};
-use crate::auth::UnixTime;
+use super::rows::{Reader, amount, askable, count, unsigned};
 use crate::limits::usage::{
     Batch, Day, QuotaCount, TaskId, UsageCount, UsageError, UsageLog, UsageQuery,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Days for which usage is kept.
-const KEPT_DAYS: u64 = 400;
-/// How long a quota is kept after its end, for batches that come late.
-const QUOTA_KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
-/// How long it is known which batch of a silent task was its last.
-const BATCHES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long a task counts as alive after it was heard of.
-const ALIVE: Duration = Duration::from_secs(15);
-/// How long a task that was not heard of is remembered.
-const TASK_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How often a batch is tried at once.
 const TRIES: u32 = 3;
 /// The last day that PostgreSQL can count to, and then some.
 const LAST_DAY: u32 = 2_000_000_000;
 
-const NEXT: &str = "INSERT INTO usage_batches AS b (task, number, at) VALUES ($1, $2, $3) \
+const NEXT: &str = "INSERT INTO usage_batches AS b (task, number, at) VALUES ($1, $2, now()) \
                     ON CONFLICT (task) DO UPDATE SET number = excluded.number, at = excluded.at \
                     WHERE b.number < excluded.number";
 
@@ -66,14 +56,29 @@ const TOTALS: &str = "SELECT coalesce(q.used, 0) \
     ON q.rule = t.rule COLLATE \"C\" AND q.subject = t.subject AND q.period = t.period \
     ORDER BY t.place";
 
+/// What nobody asks for any more goes a few rows at a time, so that no batch pays for all; what another
+/// task removes just then is left to it. A quota outlives its end for batches that come late.
+const FORGET: [&str; 3] = [
+    "DELETE FROM usage WHERE (day, consumer, class) IN (SELECT day, consumer, class FROM usage \
+     WHERE day < current_date - 400 ORDER BY day LIMIT 256 FOR UPDATE SKIP LOCKED)",
+    "DELETE FROM quotas WHERE (rule, subject, period) IN (SELECT rule, subject, period FROM quotas \
+     WHERE ends < extract(epoch FROM now())::bigint - 3 * 86400 \
+     ORDER BY ends LIMIT 256 FOR UPDATE SKIP LOCKED)",
+    "DELETE FROM usage_batches WHERE task IN (SELECT task FROM usage_batches \
+     WHERE at < now() - interval '7 days' LIMIT 256 FOR UPDATE SKIP LOCKED)",
+];
+
+const FORGET_TASKS: &str = "DELETE FROM tasks WHERE task IN (SELECT task FROM tasks \
+                            WHERE seen_at < now() - interval '1 day' LIMIT 256 \
+                            FOR UPDATE SKIP LOCKED)";
+
 #[async_trait]
 impl UsageLog for Postgres {
     async fn apply(&self, batch: &Batch) -> Result<Vec<u64>, UsageError> {
         let (shared, batch) = (Arc::clone(&self.shared), batch.clone());
-        let now = UnixTime::now(&shared.clock);
         let applied = self.reactor.run(async move {
             let (pool, deadline) = (&shared.primary, shared.bounds.administration);
-            pool.within(deadline, apply(pool, &batch, now)).await
+            pool.within(deadline, apply(pool, &batch)).await
         });
         applied.await.unwrap_or_else(|| Err(self.shared.primary.stopped())).map_err(failed)
     }
@@ -121,10 +126,9 @@ impl UsageLog for Postgres {
 
     async fn heartbeat(&self, task: TaskId) -> Result<u32, UsageError> {
         let shared = Arc::clone(&self.shared);
-        let now = UnixTime::now(&shared.clock);
         let alive = self.reactor.run(async move {
             let (pool, deadline) = (&shared.primary, shared.bounds.administration);
-            pool.within(deadline, heartbeat(pool, task, now)).await
+            pool.within(deadline, heartbeat(pool, task)).await
         });
         alive.await.unwrap_or_else(|| Err(self.shared.primary.stopped())).map_err(failed)
     }
@@ -135,10 +139,10 @@ fn failed(error: PostgresError) -> UsageError {
 }
 
 /// Applying twice does no harm, so it is tried again whatever became of it.
-async fn apply(pool: &Pool, batch: &Batch, now: UnixTime) -> Result<Vec<u64>, PostgresError> {
+async fn apply(pool: &Pool, batch: &Batch) -> Result<Vec<u64>, PostgresError> {
     let mut tries = 1;
     loop {
-        match apply_once(pool, batch, now).await {
+        match apply_once(pool, batch).await {
             Err(error) if may_pass(&error) && tries < TRIES => tries += 1,
             applied => return applied,
         }
@@ -149,10 +153,10 @@ fn may_pass(error: &PostgresError) -> bool {
     error.is_passing() || matches!(error, PostgresError::Unsure { .. })
 }
 
-async fn apply_once(pool: &Pool, batch: &Batch, now: UnixTime) -> Result<Vec<u64>, PostgresError> {
+async fn apply_once(pool: &Pool, batch: &Batch) -> Result<Vec<u64>, PostgresError> {
     let work = pool.take(Lane::Administration).await?;
     work.begin("BEGIN").await?;
-    match apply_in(&work, batch, now).await {
+    match apply_in(&work, batch).await {
         Ok(totals) => work.commit().await.map(|()| totals),
         Err(error) => {
             work.roll_back().await?;
@@ -161,16 +165,11 @@ async fn apply_once(pool: &Pool, batch: &Batch, now: UnixTime) -> Result<Vec<u64
     }
 }
 
-async fn apply_in(
-    work: &Work<'_>,
-    batch: &Batch,
-    now: UnixTime,
-) -> Result<Vec<u64>, PostgresError> {
-    let values: [super::pool::Value<'_>; 3] = [&batch.task.0, &amount(batch.number), &stored(now)];
-    if work.change(NEXT, &values).await? > 0 {
+async fn apply_in(work: &Work<'_>, batch: &Batch) -> Result<Vec<u64>, PostgresError> {
+    if work.change(NEXT, &[&batch.task.0, &amount(batch.number)]).await? > 0 {
         add_usage(work, &batch.usage).await?;
         add_quotas(work, &batch.quotas).await?;
-        forget(work, now).await?;
+        forget(work).await?;
     }
     totals(work, &batch.quotas).await
 }
@@ -222,50 +221,23 @@ async fn totals(work: &Work<'_>, counts: &[QuotaCount]) -> Result<Vec<u64>, Post
     rows.iter().map(|row| Reader::new(work.at(), row).number(0)).collect()
 }
 
-/// Removes what nobody asks for any more, a few rows at a time, so that no batch pays for all. What
-/// another task removes just then is left to it.
-async fn forget(work: &Work<'_>, now: UnixTime) -> Result<(), PostgresError> {
-    let today = now.as_secs() / 86_400;
-    let first = today.saturating_sub(KEPT_DAYS).try_into().unwrap_or(LAST_DAY);
-    work.change(
-        "DELETE FROM usage WHERE (day, consumer, class) IN \
-         (SELECT day, consumer, class FROM usage WHERE day < DATE '1970-01-01' + $1::int \
-         ORDER BY day LIMIT 256 FOR UPDATE SKIP LOCKED)",
-        &[&stored_day(Day(first))],
-    )
-    .await?;
-    work.change(
-        "DELETE FROM quotas WHERE (rule, subject, period) IN \
-         (SELECT rule, subject, period FROM quotas WHERE ends < $1 \
-         ORDER BY ends LIMIT 256 FOR UPDATE SKIP LOCKED)",
-        &[&ago(now, QUOTA_KEPT)],
-    )
-    .await?;
-    work.change(
-        "DELETE FROM usage_batches WHERE task IN \
-         (SELECT task FROM usage_batches WHERE at < $1 FOR UPDATE SKIP LOCKED)",
-        &[&ago(now, BATCHES_KEPT)],
-    )
-    .await?;
+async fn forget(work: &Work<'_>) -> Result<(), PostgresError> {
+    for sql in FORGET {
+        work.change(sql, &[]).await?;
+    }
     Ok(())
 }
 
-async fn heartbeat(pool: &Pool, task: TaskId, now: UnixTime) -> Result<u32, PostgresError> {
+async fn heartbeat(pool: &Pool, task: TaskId) -> Result<u32, PostgresError> {
     let work = pool.take(Lane::Administration).await?;
-    let sql = "INSERT INTO tasks AS t (task, seen_at) VALUES ($1, $2) ON CONFLICT (task) \
-               DO UPDATE SET seen_at = greatest(t.seen_at, excluded.seen_at)";
-    work.change(sql, &[&task.0, &stored(now)]).await?;
-    let sql = "DELETE FROM tasks WHERE task IN \
-               (SELECT task FROM tasks WHERE seen_at < $1 FOR UPDATE SKIP LOCKED)";
-    work.change(sql, &[&ago(now, TASK_KEPT)]).await?;
-    let sql = "SELECT count(*) FROM tasks WHERE seen_at >= $1";
-    let row = work.row(sql, &[&ago(now, ALIVE)]).await?;
+    let sql = "INSERT INTO tasks AS t (task, seen_at) VALUES ($1, now()) \
+               ON CONFLICT (task) DO UPDATE SET seen_at = greatest(t.seen_at, excluded.seen_at)";
+    work.change(sql, &[&task.0]).await?;
+    work.change(FORGET_TASKS, &[]).await?;
+    let sql = "SELECT count(*) FROM tasks WHERE seen_at >= now() - interval '15 s'";
+    let row = work.row(sql, &[]).await?;
     let alive = unsigned(Reader::new(work.at(), &row).get(0)?);
     Ok(u32::try_from(alive).unwrap_or(u32::MAX))
-}
-
-fn ago(now: UnixTime, span: Duration) -> i64 {
-    amount(now.as_secs().saturating_sub(span.as_secs()))
 }
 
 fn stored_day(day: Day) -> i32 {
