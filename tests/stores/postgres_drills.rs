@@ -1,4 +1,8 @@
 //! What happens to PostgreSQL, and that the gateway gets over it by itself.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run beside real servers, and go by real time"
+)]
 
 use super::{migrated, open, patient};
 use crate::lab::{Server, Setup, USER, shared};

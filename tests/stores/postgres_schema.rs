@@ -1,4 +1,8 @@
 //! Migrations, what goes into the tables past the gateway, and what is forgotten.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run beside real servers, and go by real time"
+)]
 
 use super::{migrated, open, patient};
 use crate::lab::shared;

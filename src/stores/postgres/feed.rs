@@ -72,6 +72,9 @@ impl ChangeFeed for Postgres {
         self.listen();
         let shared = Arc::clone(&self.shared);
         let answer = self.reactor.run(async move {
+            if let Some(replica) = &shared.replica {
+                replica.warm();
+            }
             let (pool, deadline) = (&shared.primary, shared.bounds.changes);
             pool.within(deadline, changes(pool, &shared.epoch, revision)).await
         });

@@ -9,7 +9,7 @@
 
 use super::Postgres;
 use super::error::PostgresError;
-use super::pool::{Lane, Pool, Value, Work};
+use super::pool::{Lane, Pool, Reason, Value, Work};
 use super::rows::{Reader, stored};
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{Actor, RegistryError};
@@ -58,6 +58,15 @@ impl From<PostgresError> for Failure {
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl Reason for Failure {
+    fn of_store(&self) -> Option<&PostgresError> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Store(error) => Some(error),
+        }
     }
 }
 
