@@ -261,6 +261,52 @@ async fn connections_that_the_server_ends_cost_no_answer() {
 }
 
 #[tokio::test]
+async fn connections_are_replaced_before_they_grow_old() {
+    let database = shared().database();
+    migrated(shared(), &database);
+    let bounds = Bounds { oldest: Duration::from_millis(300), ..patient() };
+    let store = open(&shared().url(&database), None, bounds, Clock::system());
+    until_answered(&store, 0).await;
+    let sql = format!("SELECT max(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+    let first = shared().sql("postgres", &sql);
+    let began = Instant::now();
+    while shared().sql("postgres", &sql) == first {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is never replaced");
+        until_answered(&store, 0).await;
+    }
+}
+
+/// What was not told to be final leaves nothing behind, and the message says which it was.
+#[tokio::test]
+async fn a_write_that_takes_too_long_is_not_done() {
+    let database = shared().database();
+    migrated(shared(), &database);
+    let bounds = Bounds { administration: Duration::from_millis(400), ..patient() };
+    let store = open(&shared().url(&database), None, bounds, Clock::system());
+    until_written(&store, "alice").await;
+    let lock = "BEGIN; SELECT n FROM revision FOR UPDATE; SELECT pg_sleep(2); ROLLBACK";
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| shared().sql(&database, lock));
+        scope
+            .spawn(|| {
+                let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' \
+                            AND wait_event = 'PgSleep'";
+                while shared().sql(&database, held) == "0" {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let events = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                events.unwrap().block_on(store.add_consumer(&me(), consumer("bob"))).unwrap_err()
+            })
+            .join()
+            .unwrap()
+    });
+    let message = error.to_string();
+    assert!(message.contains("did not answer within 400 ms"), "{message}");
+    assert_eq!(shared().sql(&database, "SELECT n FROM revision"), "1");
+    until_written(&store, "bob").await;
+}
+
+#[tokio::test]
 async fn a_write_stirs_those_who_follow_and_a_cut_line_is_mended() {
     let database = shared().database();
     migrated(shared(), &database);

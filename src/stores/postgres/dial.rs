@@ -30,9 +30,10 @@ const BREATH: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How a connection is to behave, and what its server is. A statement that nobody waits for any more
-/// is ended by the server.
+/// is ended by the server, and so is a transaction in which nothing happens: it may hold the lock that
+/// every write takes.
 const SET_UP: &str = "SET statement_timeout = '6s'; \
-                      SET idle_in_transaction_session_timeout = '10s'; \
+                      SET idle_in_transaction_session_timeout = '3s'; \
                       SET lock_timeout = '4s'; \
                       SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN NULL \
                       ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
@@ -99,6 +100,7 @@ impl Dialer {
         loop {
             let next = match best {
                 None => attempts.join_next().await,
+                Some(_) if self.role == Role::Replica => None,
                 Some(_) => tokio::time::timeout(GRACE, attempts.join_next()).await.unwrap_or(None),
             };
             let Some(attempt) = next else { break };
