@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR
 # How `make conf` runs the gateway; .ci/run names the binary that the tests have built.
 GATEWAY ?= cargo run --quiet --locked --bin gateway --
 
-.PHONY: help run test check bench soak fmt lint docs audit conf build-tools bench-tools
+.PHONY: help run test check bench soak fmt lint docs audit conf build-tools test-tools bench-tools
 
 help:
 	@echo "make run     start the gateway on port 3000 with conf/ and a demo upstream"
@@ -20,7 +20,7 @@ help:
 run: build-tools
 	cargo run --locked --bin gateway -- --conf conf run --demo
 
-test: build-tools
+test: build-tools test-tools
 	cargo test --locked --all-targets
 	cargo test --locked --doc
 
@@ -38,19 +38,26 @@ docs: build-tools
 audit: build-tools
 	cargo test --locked --test audit
 
+# What a task of a fleet is given; nothing is connected to by a check.
+FLEET = DATABASE_URL=postgres://gateway@db/gateway DATABASE_REPLICA_URL=postgres://gateway@replica/gateway \
+	REDIS_URL=rediss://redis:6379 API_KEY_PEPPER=00000000000000000000000000000000 \
+	JWT_SECRET=11111111111111111111111111111111 ADMIN_TOKEN_DEPLOY=22222222222222222222222222222222 \
+	ADMIN_TOKEN_SUPPORT=33333333333333333333333333333333
+
 # Every folder that ships must be one that the gateway would start with. `tls` names certificates
 # that each operator brings along; tests/config.rs checks it with some.
 conf: build-tools
 	@for folder in conf conf/examples/*/; do \
 		[ "$$folder" != conf/examples/tls/ ] || continue; \
 		echo "gateway --conf $$folder check"; \
-		$(GATEWAY) --conf "$$folder" check || exit 1; \
+		if [ "$$folder" = conf/examples/fleet/ ]; then variables="$(FLEET)"; else variables=; fi; \
+		env $$variables $(GATEWAY) --conf "$$folder" check || exit 1; \
 	done
 
-bench: build-tools bench-tools
+bench: build-tools test-tools bench-tools
 	cargo bench --locked
 
-soak: build-tools
+soak: build-tools test-tools
 	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
 
 fmt:
@@ -58,6 +65,9 @@ fmt:
 
 build-tools:
 	@.ci/tools build
+
+test-tools:
+	@.ci/tools test
 
 bench-tools:
 	@.ci/tools bench

@@ -13,8 +13,10 @@
 )]
 
 use datahub_gateway::cli;
-use datahub_gateway::config::{self, Fixed, Loaded, Report, SecretFiles};
-use datahub_gateway::limits::Measure;
+use datahub_gateway::config::{self, Fixed, Loaded, Report, SecretFiles, StoreDef};
+use datahub_gateway::limits::{
+    Measure, OnStoreFailure, Precision, Quota, QuotaPeriod, Scope, Subject,
+};
 use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -42,6 +44,12 @@ fn environment(name: &str) -> Option<OsString> {
         "LONG_SECRET" => Some("0123456789abcdef0123456789abcdef".into()),
         "SHORT_SECRET" => Some("hunter2".into()),
         "EMPTY_SECRET" => Some("".into()),
+        "SPACED_SECRET" => Some("0123456789abcdef 0123456789abcdef".into()),
+        "GOOD_DATABASE" => Some("postgres://gateway:hunter2@db.internal/gateway".into()),
+        "PLAIN_DATABASE" => Some("postgres://gateway:hunter2@db/gateway?sslmode=disable".into()),
+        "GOOD_REDIS" => Some("rediss://:hunter2@redis.internal:6379".into()),
+        "PLAIN_REDIS" => Some("redis://:hunter2@redis.internal:6379".into()),
+        "NO_HOST" => Some("redis://user:hunter2@/0".into()),
         _ => None,
     }
 }
@@ -158,6 +166,18 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What a task of a fleet is given.
+fn fleet(name: &str) -> Option<OsString> {
+    match name {
+        "DATABASE_URL" | "DATABASE_REPLICA_URL" => Some("postgresql://gateway@db/gateway".into()),
+        "REDIS_URL" => Some("rediss://redis:6379".into()),
+        "API_KEY_PEPPER" | "JWT_SECRET" | "ADMIN_TOKEN_DEPLOY" | "ADMIN_TOKEN_SUPPORT" => {
+            Some(format!("{name}{}", "x".repeat(32)).into())
+        }
+        _ => None,
+    }
+}
+
 /// A certificate for a name, and its key.
 fn certificate(name: &str) -> (String, String) {
     let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -168,7 +188,7 @@ fn certificate(name: &str) -> (String, String) {
 fn the_shipped_configuration_and_its_examples_can_be_run() {
     let shipped = repository("conf");
     let loaded = config::load_in(&shipped, SecretFiles::Leave, &|_| None).unwrap();
-    assert_eq!((loaded.files, loaded.warnings.len()), (4, 0));
+    assert_eq!((loaded.files, loaded.warnings.len()), (5, 0));
 
     let mut examples = 0;
     for entry in std::fs::read_dir(shipped.join("examples")).unwrap() {
@@ -181,13 +201,15 @@ fn the_shipped_configuration_and_its_examples_can_be_run() {
             folder.write("conf/tls/private-ca.pem", &chain, 0o644);
             folder.write("conf/tls/key.pem", &key, 0o600);
         }
-        let loaded = config::load_in(&folder.conf(), SecretFiles::Leave, &|_| None)
+        let given: &dyn Fn(&str) -> Option<OsString> =
+            if entry.file_name() == "fleet" { &fleet } else { &|_| None };
+        let loaded = config::load_in(&folder.conf(), SecretFiles::Leave, given)
             .unwrap_or_else(|report| panic!("{:?}\n{report}", entry.file_name()));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
         assert_eq!(loaded.config.certificates.len(), usize::from(entry.file_name() == "tls"));
         examples += 1;
     }
-    assert_eq!(examples, 5);
+    assert_eq!(examples, 6);
 }
 
 #[test]
@@ -230,6 +252,58 @@ fn what_runs_is_what_the_files_say() {
     let measure = config.plans.first().unwrap().rules.first().unwrap().measure;
     assert!(matches!(measure, Measure::Rate { burst, .. } if burst.get() == 10), "{measure:?}");
     assert_eq!(config.issuers.len(), 1);
+}
+
+#[test]
+fn limits_and_policies_say_all_that_a_rule_can_be() {
+    let folder = Folder::with(&[("conf/base.toml", BASE)]);
+    folder.write(
+        "conf/more.toml",
+        r#"
+        [plans.gold.limits.month]
+        quota = "3000000/month"
+
+        [policies.heavy]
+        plans = ["gold", "free"]
+
+        [policies.heavy.limits.each]
+        rate = "10/min"
+        per = "consumer"
+        precision = "exact"
+        on_store_failure = "closed"
+
+        [routes.reports]
+        path = "/reports"
+        auth = "jwt"
+        upstream = "billing"
+        class = "heavy"
+        policies = ["heavy"]
+
+        [routes.reports.limits.flood]
+        rate = "5/s"
+        scope = "task"
+        "#,
+        0o600,
+    );
+    let config = folder.load().unwrap().config;
+    let of_plan = &config.plans.iter().find(|plan| &*plan.name == "gold").unwrap().rules[0];
+    let quota = Quota { permits: 3_000_000.try_into().unwrap(), per: QuotaPeriod::Month };
+    assert_eq!(of_plan.measure, Measure::Quota(quota));
+    assert_eq!(of_plan.subject, Subject::Consumer);
+    let default = (Scope::Fleet, Precision::Leased, OnStoreFailure::Share);
+    assert_eq!((of_plan.scope, of_plan.precision, of_plan.on_store_failure), default);
+
+    let [heavy] = &config.policies[..] else { panic!("{:?}", config.policies) };
+    let rule = &heavy.rules[0];
+    assert_eq!((&*rule.id, &rule.subject), ("policy/heavy/each", &Subject::Consumer));
+    assert_eq!(rule.precision, Precision::Exact);
+    assert_eq!(rule.on_store_failure, OnStoreFailure::Closed);
+    assert!(heavy.access.plans.as_ref().unwrap().contains("free"));
+
+    let [reports] = &config.routes[..] else { panic!("{:?}", config.routes) };
+    assert_eq!((&*reports.class, &*reports.policies[0]), ("heavy", "heavy"));
+    let rule = &reports.limits[0];
+    assert_eq!((rule.scope, &rule.subject), (Scope::Task, &Subject::Route));
 }
 
 #[test]
@@ -347,6 +421,119 @@ fn what_needs_a_restart_is_said_with_its_place() {
 }
 
 #[test]
+fn four_variables_are_all_that_a_fleet_needs() {
+    let issuer = "[auth.jwt.default]\n[fleet]\nexpected = 3\n";
+    let listener = "[listeners.public]\naddress = \"127.0.0.1:0\"\n";
+    let folder = Folder::with(&[("conf/base.toml", listener), ("conf/more.toml", issuer)]);
+    let with = |names: &'static [&'static str]| {
+        let given = move |name: &str| fleet(name).filter(|_| names.contains(&name));
+        config::load_in(&folder.conf(), SecretFiles::Create, &given)
+    };
+    let names = &["DATABASE_URL", "REDIS_URL", "JWT_SECRET", "API_KEY_PEPPER"];
+    let loaded = with(names).unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let fixed = loaded.config.fixed;
+    let StoreDef::Postgres(postgres) = &fixed.store else { panic!("{:?}", fixed.store) };
+    assert_eq!(postgres.url.expose(), "postgresql://gateway@db/gateway");
+    assert_eq!((postgres.pool.get(), postgres.lookups_per_second.get()), (8, 5000));
+    assert_eq!(fixed.redis.as_ref().unwrap().url.expose(), "rediss://redis:6379");
+    assert_eq!((fixed.fleet.expected.get(), fixed.cache.keys.get()), (3, 50_000));
+    assert!(postgres.replica_url.is_none() && fixed.admin.tokens.is_empty());
+    assert!(!format!("{fixed:?}").contains("//"), "a URL is a secret: {fixed:?}");
+
+    // Each of the secrets is missed, and none is made.
+    for (names, variable) in [
+        (&["DATABASE_URL", "JWT_SECRET"][..], "API_KEY_PEPPER"),
+        (&["DATABASE_URL", "API_KEY_PEPPER"][..], "JWT_SECRET"),
+    ] {
+        let told = folder.told(&with(names).unwrap_err());
+        assert!(told.contains(&format!("set `{variable}`")), "{told}");
+        assert!(told.starts_with("error: ") && told.ends_with("1 error"), "{told}");
+    }
+    let told = folder.told(&with(&["DATABASE_REPLICA_URL"]).unwrap_err());
+    assert!(told.contains("there is a replica, but no primary"), "{told}");
+    assert!(!folder.0.path().join("data").exists());
+}
+
+#[test]
+fn the_admin_api_has_one_token_by_a_variable_or_several_by_name() {
+    let folder = Folder::with(&[("conf/base.toml", BASE)]);
+    let given = |name: &str| {
+        let token = (name == "ADMIN_TOKEN").then(|| "0123456789abcdef0123456789ABCDEF".into());
+        token.or_else(|| environment(name))
+    };
+    let tokens = || {
+        let loaded = config::load_in(&folder.conf(), SecretFiles::Leave, &given).unwrap();
+        let tokens = loaded.config.fixed.admin.tokens;
+        assert!(!format!("{tokens:?}").contains("0123"));
+        let shown =
+            |token: config::AdminToken| (token.name.to_string(), token.token.expose().to_owned());
+        tokens.into_iter().map(shown).collect::<Vec<_>>()
+    };
+    let from = |name: &str, token: &str| (name.to_owned(), token.to_owned());
+    assert_eq!(tokens(), [from("default", "0123456789abcdef0123456789ABCDEF")]);
+    folder.write(
+        "conf/more.toml",
+        "[admin.tokens.ci]\ntoken = \"env:LONG_SECRET\"\n\
+         [admin.tokens.bob]\ntoken = \"file:bob.token\"\n",
+        0o600,
+    );
+    folder.write("conf/bob.token", "b".repeat(32) + "\n", 0o600);
+    let long = "0123456789abcdef0123456789abcdef";
+    assert_eq!(tokens(), [from("bob", &"b".repeat(32)), from("ci", long)]);
+}
+
+#[test]
+fn what_a_fleet_shares_needs_a_restart_and_no_url_is_told() {
+    let pepper = "[auth.api_key]\npepper = \"env:LONG_SECRET\"\n";
+    let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/pepper.toml", pepper)]);
+    let (chain, _) = certificate("ca.example.com");
+    folder.write("conf/ca.pem", &chain, 0o644);
+    let fleet = |postgres: &str, redis: &str, rest: &str| {
+        format!("[store.postgres]\n{postgres}\n[redis]\n{redis}\n{rest}\n")
+    };
+    let good = fleet(
+        "url = \"env:GOOD_DATABASE\"",
+        "url = \"env:GOOD_REDIS\"",
+        "[fleet]\nexpected = 3\n[admin.tokens.ci]\ntoken = \"env:LONG_SECRET\"",
+    );
+    folder.write("conf/fleet.toml", &good, 0o600);
+    let running = folder.load().unwrap().config.fixed;
+    folder.load().unwrap().check_fixed(&running).unwrap();
+    let told = |text: &str| {
+        folder.write("conf/fleet.toml", text, 0o600);
+        let report = folder.load().unwrap().check_fixed(&running).unwrap_err();
+        let told = folder.told(&report);
+        assert!(!told.contains("hunter2") && !told.contains("internal"), "{told}");
+        told
+    };
+    let all = told(&fleet(
+        "url = \"env:PLAIN_DATABASE\"",
+        "url = \"env:PLAIN_REDIS\"",
+        "[fleet]\nexpected = 4\n[cache]\nkeys = 9\n",
+    ));
+    for part in [
+        "a change of the store needs a restart",
+        "conf/fleet.toml:2:7",
+        "running: another URL",
+        "a change of Redis needs a restart",
+        "running: another one",
+        "a change of `expected` needs a restart",
+        "running: 3",
+        "a change of the cache needs a restart",
+        "a change of the admin tokens needs a restart",
+        "running: ci",
+        "5 errors",
+    ] {
+        assert!(all.contains(part), "{part}\n{all}");
+    }
+    let with_ca = good.replace("DATABASE\"", "DATABASE\"\nca = \"ca.pem\"");
+    assert!(told(&with_ca).contains("running: another authority"));
+    assert!(told(&good.replace("DATABASE\"", "DATABASE\"\npool = 9")).contains("pool = 8"));
+    assert!(told("").contains("running: PostgreSQL"));
+}
+
+#[test]
 fn a_folder_that_is_too_much_is_refused() {
     let folder = Folder::with(&[("conf/base.toml", BASE)]);
     folder.write("conf/large.toml", "#".repeat(1024 * 1024 + 1), 0o600);
@@ -394,11 +581,11 @@ proptest! {
 
     #[test]
     fn no_change_of_the_shipped_files_makes_it_panic(
-        file in 0..4_usize,
+        file in 0..5_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0..6_u8, any::<char>()), 1..8),
     ) {
         let folder = Folder::with(&[]);
-        for (index, name) in ["gateway", "plans", "routes", "upstreams"].iter().enumerate() {
+        for (index, name) in ["gateway", "plans", "policies", "routes", "upstreams"].iter().enumerate() {
             let path = format!("conf/{name}.toml");
             let mut text = std::fs::read_to_string(repository(&path)).unwrap();
             if index == file {

@@ -63,7 +63,7 @@ pub(super) async fn healthz(State(shared): State<Shared>) -> Response {
 
 /// Nothing else is here.
 pub(super) async fn not_found(uri: Uri) -> Response {
-    let known = "this listener answers /metrics, /livez, /readyz and /healthz";
+    let known = "this listener answers /metrics, /livez, /readyz, /healthz and, with a token, /v1";
     log::debug!(path = uri.path(); "the operator's listener was asked for something else");
     problem(StatusCode::NOT_FOUND, "Nothing is here", known)
 }
@@ -87,7 +87,8 @@ fn problem(status: StatusCode, title: &str, detail: &str) -> Response {
     answer(status, PROBLEM, document.to_string())
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+/// A whole answer; nothing on this listener is for a cache.
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -4,11 +4,14 @@
 //! never more than [`MAX_CONNECTIONS`] of them; none sends more than [`MAX_REQUEST`] at a time.
 
 use super::answers;
+use super::api::MAX_BODY;
 use axum::extract::Request;
+use axum::extract::connect_info::Connected;
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::serve::Listener;
+use axum::serve::{IncomingStream, Listener};
 use http::header::HOST;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -22,8 +25,8 @@ use tokio::time::{Instant, Sleep};
 
 /// Connections at once; more wait in the kernel's queue.
 pub(super) const MAX_CONNECTIONS: usize = 64;
-/// Bytes of a request, head and body together.
-pub(super) const MAX_REQUEST: usize = 16 * 1024;
+/// Bytes of a request: the largest body of the API, with its framing, and a head of 16 KiB.
+pub(super) const MAX_REQUEST: usize = MAX_BODY + 32 * 1024;
 /// From the accept to a request's first byte, and from there to the first byte of its response.
 const REQUEST: Duration = Duration::from_secs(10);
 /// From the first byte of a response to the next request; above the usual scrape interval.
@@ -67,6 +70,22 @@ impl Listener for Door {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(SocketAddr);
+
+impl Connected<IncomingStream<'_, Door>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -1,6 +1,6 @@
-//! The operator's listener: metrics, liveness, readiness.
+//! The operator's listener: metrics, liveness, readiness, and the API for whoever has a token.
 //!
-//! It is never behind the load balancer. What it tells is not secret, but it is nobody's business
+//! It is never behind the load balancer. What it tells anyone is not secret, but it is nobody's business
 //! either, so it listens on the loopback address by default, refuses names that a browser could be
 //! tricked into using (DNS rebinding), and offers nothing to scripts of other origins.
 //!
@@ -8,13 +8,15 @@
 //! that serve requests do not wait for them.
 
 mod answers;
+pub mod api;
 mod door;
 
 use crate::telemetry::Metrics;
+use api::ApiState;
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
-use door::Door;
+use door::{Door, Peer};
 use std::fmt;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -42,6 +44,8 @@ pub struct AdminState {
     pub before_scrape: Arc<BeforeScrape>,
     /// For `/healthz`.
     pub detail: Arc<Detail>,
+    /// For `/v1`; it is off without.
+    pub api: Option<ApiState>,
 }
 
 impl fmt::Debug for AdminState {
@@ -66,7 +70,8 @@ pub async fn serve(
         stop.await;
         drop(stopped);
     };
-    let served = axum::serve(door, router(state, loopback)).with_graceful_shutdown(stop);
+    let service = router(state, loopback).into_make_service_with_connect_info::<Peer>();
+    let served = axum::serve(door, service).with_graceful_shutdown(stop);
     let last_call = async move {
         // An error is the news: nobody sends, the other end is dropped at the stop.
         drop(stopping.changed().await);
@@ -87,6 +92,7 @@ struct Shared {
 }
 
 fn router(state: AdminState, loopback: bool) -> Router {
+    let api = state.api.clone().map_or_else(api::off, api::router);
     let router = Router::new()
         .route("/metrics", get(answers::metrics))
         .route("/livez", get(answers::livez))
@@ -94,7 +100,8 @@ fn router(state: AdminState, loopback: bool) -> Router {
         .route("/healthz", get(answers::healthz))
         .fallback(answers::not_found)
         .method_not_allowed_fallback(answers::method_not_allowed)
-        .with_state(Shared { state, scrape: Arc::default() });
+        .with_state(Shared { state, scrape: Arc::default() })
+        .nest(api::ROOT, api);
     if loopback { router.layer(middleware::from_fn(door::check_host)) } else { router }
 }
 
@@ -131,6 +138,7 @@ mod tests {
                 }),
                 before_scrape: Arc::new(|metrics| metrics.reload_succeeded(7)),
                 detail: Arc::new(|| json!({ "revision": 7 })),
+                api: None,
             };
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(listener, state, async move { drop(stopped.await) }));

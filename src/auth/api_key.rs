@@ -199,6 +199,12 @@ impl KeyForm {
         self.pepper
     }
 
+    /// A secret for another purpose, the same in every gateway with this pepper.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        self.mac.clone().chain_update(purpose.as_bytes()).finalize().into_bytes().into()
+    }
+
     /// A new key, and what to store of it.
     ///
     /// # Errors
@@ -246,7 +252,7 @@ impl fmt::Debug for KeyForm {
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-fn keyed(pepper: &[u8]) -> Hmac<Sha256> {
+pub(crate) fn keyed(pepper: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(pepper).expect("HMAC takes a key of any length")
 }
 

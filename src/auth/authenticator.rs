@@ -217,6 +217,9 @@ impl Authenticator {
         }
         let found = self.tokens.find(&TokenCache::digest(text), &self.issuers, &self.clock)?;
         match found {
+            Ok(token) if self.directory.denies(&token.verified) => {
+                Some(Err(invalid_token(InvalidReason::Revoked)))
+            }
             Ok(token) => {
                 let consumer = self.directory.glance_consumer(&token.verified.consumer)?;
                 Some(bearer(&token, &consumer))
@@ -235,6 +238,9 @@ impl Authenticator {
                 .map(|verified| self.tokens.keep(digest, verified, &self.issuers, &self.clock)),
         };
         let token = token.map_err(invalid_token)?;
+        if self.directory.denies(&token.verified) {
+            return Err(invalid_token(InvalidReason::Revoked));
+        }
         bearer(&token, &self.directory.find_consumer(&token.verified.consumer).await)
     }
 }

@@ -6,16 +6,19 @@
 //!
 //! Must stay true: a change that was missed voids everything, never nothing.
 
+use super::denials::Denials;
 use super::denied::Outage;
 use super::directory::Directory;
-use crate::telemetry::Clock;
+use crate::telemetry::{Clock, Moment};
 use async_trait::async_trait;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the store is asked for changes.
+/// How often a store is asked for changes that does not tell by itself.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How soon a store that does not answer is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A store that does not answer this long counts as down.
 const POLL_DEADLINE: Duration = Duration::from_secs(1);
 /// Changes remembered for rows that arrive late.
@@ -127,10 +130,11 @@ pub trait ChangeFeed: Send + Sync {
     async fn changes_since(&self, revision: Option<u64>) -> Result<Changes, Outage>;
 }
 
-/// What following the changes brings to light; for metrics and the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What following the changes brings to light; for metrics, the log, and those who put rows in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedEvent {
-    /// A change is in effect here, this long after it was committed.
+    /// A change is in effect here, this long after it was committed. Plans and policies are not yet:
+    /// they are put in force by who hears this.
     Applied {
         /// What was touched.
         kind: ChangeKind,
@@ -141,15 +145,23 @@ pub enum FeedEvent {
     Down(Outage),
     /// Changes may have been missed: all that was cached is void.
     Gap,
+    /// The store goes on from another history, and lacks changes that were in effect here. What they
+    /// took back stays refused.
+    NewEpoch {
+        /// The changes that are lost, as far as they are remembered.
+        lost: Vec<Change>,
+    },
     /// The store answers again.
     Up,
 }
 
-/// Applies the changes of `feed` to `directory`, for ever; drop the future to stop.
+/// Applies the changes of `feed` to `directory`, for ever; drop the future to stop. Changes of the deny
+/// list are in effect before they count as applied.
 ///
 /// `observe` is told what happens, and must not block.
 pub async fn follow(
     feed: &dyn ChangeFeed,
+    denials: &dyn Denials,
     directory: &Directory,
     clock: &Clock,
     mut observe: impl FnMut(FeedEvent) + Send,
@@ -158,38 +170,81 @@ pub async fn follow(
     let mut down = false;
     loop {
         let asked_at = clock.now();
-        let answer = tokio::time::timeout(POLL_DEADLINE, feed.changes_since(since)).await;
-        let mut more = false;
-        match answer.unwrap_or(Err(Outage::Timeout)) {
-            Ok(Changes::Reset(reset)) => {
-                directory.reset(reset.revision, asked_at);
-                if since.replace(reset.revision).is_some() {
-                    observe(FeedEvent::Gap);
+        let step = step(feed, denials, directory, since, asked_at);
+        let more = match tokio::time::timeout(POLL_DEADLINE, step).await {
+            Ok(Ok(news)) => {
+                if std::mem::take(&mut down) {
+                    observe(FeedEvent::Up);
                 }
+                tell(&news, since.is_none(), clock, &mut observe);
+                since = Some(news.revision);
+                news.more
             }
-            Ok(Changes::Since { revision, changes, more: unread }) => {
-                more = unread;
-                since = Some(revision);
-                directory.apply(revision, &changes, asked_at);
-                for change in &changes {
-                    let delay = clock.unix_time().saturating_sub(change.committed_at);
-                    observe(FeedEvent::Applied { kind: change.kind, delay });
-                }
-            }
-            Err(outage) => {
+            failed => {
+                let outage =
+                    failed.map_or(Outage::Timeout, |step| step.err().unwrap_or(Outage::Failed));
                 if !std::mem::replace(&mut down, true) {
                     observe(FeedEvent::Down(outage));
                 }
-                tokio::time::sleep(POLL_INTERVAL).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
                 continue;
             }
-        }
-        if std::mem::take(&mut down) {
-            observe(FeedEvent::Up);
-        }
+        };
         if !more {
-            tokio::time::sleep(POLL_INTERVAL).await;
+            tokio::select! {
+                () = tokio::time::sleep(feed.poll_interval()) => {}
+                () = feed.stirred() => {}
+            }
         }
+    }
+}
+
+/// What one question brought.
+struct News {
+    revision: u64,
+    changes: Vec<Change>,
+    more: bool,
+    /// Begun anew, and what the new history lacks.
+    reset: Option<Vec<Change>>,
+    new_epoch: bool,
+}
+
+/// Asks once, and puts the answer in effect.
+async fn step(
+    feed: &dyn ChangeFeed,
+    denials: &dyn Denials,
+    directory: &Directory,
+    since: Option<u64>,
+    asked_at: Moment,
+) -> Result<News, Outage> {
+    match feed.changes_since(since).await? {
+        Changes::Reset(reset) => {
+            let (denied, _) = denials.load_denials().await?;
+            directory.set_denied(denied, reset.new_epoch);
+            let lost = directory.reset(&reset, asked_at);
+            let Reset { revision, new_epoch, .. } = reset;
+            Ok(News { revision, changes: Vec::new(), more: false, reset: Some(lost), new_epoch })
+        }
+        Changes::Since { revision, changes, more } => {
+            if changes.iter().any(|change| change.kind == ChangeKind::Token) {
+                let (denied, _) = denials.load_denials().await?;
+                directory.set_denied(denied, false);
+            }
+            directory.apply(revision, &changes, asked_at);
+            Ok(News { revision, changes, more, reset: None, new_epoch: false })
+        }
+    }
+}
+
+fn tell(news: &News, first: bool, clock: &Clock, observe: &mut (impl FnMut(FeedEvent) + Send)) {
+    match &news.reset {
+        Some(lost) if news.new_epoch => observe(FeedEvent::NewEpoch { lost: lost.clone() }),
+        Some(_) if !first => observe(FeedEvent::Gap),
+        Some(_) | None => {}
+    }
+    for change in &news.changes {
+        let delay = clock.unix_time().saturating_sub(change.committed_at);
+        observe(FeedEvent::Applied { kind: change.kind, delay });
     }
 }
 
@@ -201,23 +256,58 @@ pub(super) struct Marks {
     /// `recent` has all changes above this revision.
     remembers_from: u64,
     recent: VecDeque<Change>,
+    /// Rows that a lost change had touched, until another change touches them.
+    doubtful: HashSet<(ChangeKind, Arc<str>)>,
 }
 
 impl Marks {
-    /// Begins anew at `revision`.
-    pub(super) fn reset(&mut self, revision: u64) {
-        *self = Self { applied: revision, remembers_from: revision, recent: VecDeque::new() };
+    /// Begins anew. Answers with the changes that were in effect here and that a new history lacks.
+    pub(super) fn reset(&mut self, reset: &Reset) -> Vec<Change> {
+        let known = |change: &Change| {
+            change.revision <= reset.remembered_from
+                || reset.recent.iter().any(|other| other == change)
+        };
+        let lost: Vec<Change> = match reset.new_epoch {
+            true => self.recent.drain(..).filter(|change| !known(change)).collect(),
+            false => Vec::new(),
+        };
+        self.applied = reset.revision;
+        self.remembers_from = reset.remembered_from;
+        self.recent = reset.recent.iter().cloned().collect();
+        self.shorten();
+        lost
     }
 
     /// Takes note of all changes up to `revision`.
     pub(super) fn note(&mut self, revision: u64, changes: &[Change]) {
         self.applied = self.applied.max(revision);
+        if !self.doubtful.is_empty() {
+            for change in changes {
+                self.doubtful.remove(&(change.kind, Arc::clone(&change.id)));
+            }
+        }
         self.recent.extend(changes.iter().cloned());
+        self.shorten();
+    }
+
+    fn shorten(&mut self) {
         while self.recent.len() > REMEMBERED {
             if let Some(forgotten) = self.recent.pop_front() {
                 self.remembers_from = forgotten.revision;
             }
         }
+    }
+
+    /// From now on this row is not believed to be good.
+    pub(super) fn doubt(&mut self, change: &Change) {
+        if self.doubtful.len() < REMEMBERED {
+            self.doubtful.insert((change.kind, Arc::clone(&change.id)));
+        }
+    }
+
+    /// Whether a lost change had touched this row.
+    pub(super) fn doubts(&self, kind: ChangeKind, id: &str) -> bool {
+        !self.doubtful.is_empty() && self.doubtful.contains(&(kind, Arc::from(id)))
     }
 
     /// Whether a row read at `revision` is current, if only changes that `named` picks concern it.
@@ -241,7 +331,7 @@ mod tests {
     #[test]
     fn a_row_that_arrives_late_is_checked_against_the_changes_since_it_was_read() {
         let mut marks = Marks::default();
-        marks.reset(10);
+        marks.reset(&Reset::at(10));
         marks.note(12, &[change(11, "a"), change(12, "b")]);
         let allows = |revision, id: &str| marks.allow(revision, |c| &*c.id == id);
 
@@ -261,5 +351,34 @@ mod tests {
         assert!(!marks.allow(1, |c| &*c.id == "y"), "revision 2 is forgotten");
         assert!(marks.allow(2, |c| &*c.id == "y"));
         assert_eq!(marks.recent.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn a_start_knows_the_changes_that_caches_may_be_older_than() {
+        let mut marks = Marks::default();
+        let recent = vec![change(8, "a"), change(9, "b")];
+        marks.reset(&Reset { remembered_from: 7, recent, ..Reset::at(10) });
+        let allows = |revision, id: &str| marks.allow(revision, |c| &*c.id == id);
+        assert!(allows(8, "a") && !allows(7, "a"));
+        assert!(allows(7, "c"), "nothing named it");
+        assert!(!allows(6, "c"), "nobody knows");
+    }
+
+    #[test]
+    fn a_new_history_tells_what_it_lacks() {
+        let mut marks = Marks::default();
+        marks.reset(&Reset::at(10));
+        marks.note(13, &[change(11, "a"), change(12, "b"), change(13, "c")]);
+        // The replica had received revision 11; since then it has written one of its own.
+        let recent = vec![change(11, "a"), change(12, "x")];
+        let reset = Reset { remembered_from: 10, recent, new_epoch: true, ..Reset::at(12) };
+        let lost = marks.reset(&reset);
+        assert_eq!(lost, [change(12, "b"), change(13, "c")]);
+        lost.iter().for_each(|change| marks.doubt(change));
+        assert!(marks.doubts(ChangeKind::Key, "b") && !marks.doubts(ChangeKind::Key, "a"));
+        marks.note(13, &[change(13, "b")]);
+        assert!(!marks.doubts(ChangeKind::Key, "b"), "it was written again");
+        assert!(marks.doubts(ChangeKind::Key, "c"));
+        assert!(marks.reset(&Reset::at(20)).is_empty(), "a gap is no new history");
     }
 }

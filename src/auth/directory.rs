@@ -1,85 +1,29 @@
 //! Keys and consumers as the request path sees them: a cache in front of a store.
 //!
-//! The store is a port with three answers. In front of it stand two shelves (`shelf.rs`), one
-//! for keys and one for consumers by name, that the change feed ([`super::changes`]) keeps honest.
+//! The store is a port (`source.rs`). In front of it stand two shelves (`shelf.rs`), one for keys and
+//! one for consumers by name, that the change feed ([`super::changes`]) keeps honest.
 //!
 //! Must stay true: a hit neither allocates nor waits; an answer older than a change that is already
 //! in effect is never believed; an outage is never taken for "unknown".
 
 use super::api_key::{KeyDigest, KeyId, PepperVersion};
-use super::changes::{Change, ChangeKind, Marks};
+pub use super::capacity::{Settings, Vitals};
+use super::changes::{Change, ChangeKind, Marks, Reset};
+use super::denials::Denial;
 use super::denied::Outage;
+use super::deny_list::DenyList;
 use super::identity::{Caller, Consumer, Credential, Fields, UnixTime};
-use super::shelf::{Capacity, Entry, Found, Shelf, Times};
+use super::jwt::Verified;
+use super::shelf::{Entry, Found, Shelf, Times};
 pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
+pub use super::source::{Answer, KeyRecord, Source};
 use crate::telemetry::{Clock, Moment};
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A key's row, with its consumer's.
-#[derive(Clone, Debug)]
-pub struct KeyRecord {
-    /// By which it was found.
-    pub id: KeyId,
-    /// By which it is proved.
-    pub digest: KeyDigest,
-    /// The pepper of `digest`.
-    pub pepper: PepperVersion,
-    /// Whose it is.
-    pub consumer: Arc<Consumer>,
-    /// Its own plan, instead of the consumer's.
-    pub plan: Option<Arc<str>>,
-    /// What it may do.
-    pub scopes: Arc<[Arc<str>]>,
-    /// When it begins.
-    pub not_before: Option<UnixTime>,
-    /// When it ends.
-    pub expires_at: Option<UnixTime>,
-    /// When it was taken back.
-    pub revoked_at: Option<UnixTime>,
-}
-
-/// A row, and the revision of the store that it was read at, in one statement.
-#[derive(Clone, Debug)]
-pub enum Answer<T> {
-    /// This is it.
-    Known {
-        /// The row.
-        row: T,
-        /// Where the store stood.
-        revision: u64,
-    },
-    /// Nobody can say.
-    Unavailable(Outage),
-    /// There is no such row.
-    Unknown {
-        /// Where the store stood.
-        revision: u64,
-    },
-}
-
-/// The port to whoever keeps keys and consumers, in one copy or in several.
-///
-/// Each copy answers within a deadline of its own, so that all of them together stay within
-/// [`LOOKUP_DEADLINE`].
-#[async_trait]
-pub trait Source: Send + Sync {
-    /// How many copies there are. The first is the nearest, and may be behind; the last is the
-    /// authority. What a copy does not know, or no longer knows, the next one is asked.
-    fn copies(&self) -> usize {
-        1
-    }
-
-    /// The key of this id, as this copy has it.
-    async fn look_up_key(&self, id: KeyId, copy: usize) -> Answer<KeyRecord>;
-
-    /// The consumer of this name, as this copy has it.
-    async fn look_up_consumer(&self, username: &str, copy: usize) -> Answer<Consumer>;
-}
+use std::time::Duration;
 
 /// A key, ready to be compared.
 #[derive(Debug)]
@@ -92,37 +36,47 @@ pub(super) struct KnownKey {
     pub(super) caller: Arc<Caller>,
 }
 
-/// Keys known in process, and as many invented ones.
-const KEYS: Capacity = Capacity { known: 50_000, unknown: 8_192, flights: 512 };
-/// Consumers known in process by name.
-const CONSUMERS: Capacity = Capacity { known: 50_000, unknown: 8_192, flights: 512 };
-/// Answers from the past that are asked again before giving up.
+/// Answers of the authority from the past that are asked again before giving up.
 const ATTEMPTS: usize = 3;
 /// `confirmed_at` before the feed has spoken.
 const NEVER: u64 = 0;
 
-/// Keys and consumers, cached in front of a [`Source`]. Shared by all workers.
+/// Keys and consumers, cached in front of a [`Source`], and the deny list. Shared by all workers.
 pub struct Directory {
     source: Arc<dyn Source>,
     clock: Clock,
+    settings: Settings,
     keys: Shelf<KeyId, KnownKey>,
     consumers: Shelf<Arc<str>, Arc<Consumer>>,
+    denied: DenyList,
     /// Held while a row is put on a shelf, so that no change passes between check and put.
     marks: Mutex<Marks>,
     confirmed_at: AtomicU64,
+    loaded: AtomicU64,
+    unavailable: AtomicU64,
 }
 
 impl Directory {
     /// An empty cache in front of `source`.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, clock: Clock) -> Self {
+        Self::with_settings(source, Settings::default(), clock)
+    }
+
+    /// An empty cache of this size in front of `source`.
+    #[must_use]
+    pub fn with_settings(source: Arc<dyn Source>, settings: Settings, clock: Clock) -> Self {
         Self {
             source,
             clock,
-            keys: Shelf::new(KEYS),
-            consumers: Shelf::new(CONSUMERS),
+            settings,
+            keys: Shelf::new(settings.capacity()),
+            consumers: Shelf::new(settings.capacity()),
+            denied: DenyList::default(),
             marks: Mutex::default(),
             confirmed_at: AtomicU64::new(NEVER),
+            loaded: AtomicU64::new(0),
+            unavailable: AtomicU64::new(0),
         }
     }
 
@@ -149,19 +103,72 @@ impl Directory {
         self.confirm(asked_at);
     }
 
-    /// Voids everything: the store stood at `revision` at `asked_at`, and what led there is not known.
-    pub fn reset(&self, revision: u64, asked_at: Moment) {
+    /// Voids everything: the store was asked at `asked_at`, and what led to where it stands is not
+    /// known.
+    ///
+    /// Answers with the changes that were in effect here and that a new history of the store lacks.
+    /// The rows that they touched are refused until they are written again, but for those that are
+    /// seen to have been good after the change.
+    pub fn reset(&self, reset: &Reset, asked_at: Moment) -> Vec<Change> {
         let mut marks = self.marks.lock();
-        marks.reset(revision);
+        let lost = marks.reset(reset);
+        for change in lost.iter().filter(|change| !self.was_good_after(change)) {
+            marks.doubt(change);
+        }
         self.keys.clear();
         self.consumers.clear();
         self.confirm(asked_at);
+        lost
     }
 
-    /// How often a row was believed because the store could not be reached.
+    /// Whether the row that a change touched was read again since, and had not been taken back.
+    fn was_good_after(&self, change: &Change) -> bool {
+        match change.kind {
+            ChangeKind::Key => {
+                change.id.parse().ok().and_then(|id| self.keys.peek(&id)).is_some_and(|entry| {
+                    entry.value.revoked_at.is_none() && entry.value.expires_at.is_none()
+                })
+            }
+            ChangeKind::Consumer => {
+                let enabled = |consumer: &Consumer| consumer.id == change.id && consumer.enabled;
+                self.keys.any_known(|key| enabled(&key.caller.consumer))
+                    || self.consumers.any_known(|consumer| enabled(consumer))
+            }
+            // Rows of these kinds are not in here.
+            ChangeKind::Plan | ChangeKind::Policy | ChangeKind::Token => true,
+        }
+    }
+
+    /// Puts the deny list in effect. With `keep`, entries stay that are not among these.
+    pub fn set_denied(&self, entries: Vec<Denial>, keep: bool) {
+        self.denied.set(entries, keep, UnixTime::now(&self.clock));
+    }
+
+    /// Whether a verified token is taken back.
+    pub(super) fn denies(&self, token: &Verified) -> bool {
+        self.denied.denies(token)
+    }
+
+    /// What the caches hold and what became of them.
     #[must_use]
-    pub fn served_stale(&self) -> u64 {
-        self.keys.served_stale() + self.consumers.served_stale()
+    pub fn vitals(&self) -> Vitals {
+        let (keys, unknown_keys) = self.keys.sizes();
+        let (consumers, _) = self.consumers.sizes();
+        Vitals {
+            keys,
+            unknown_keys,
+            consumers,
+            denied: self.denied.len(),
+            served_stale: self.keys.served_stale() + self.consumers.served_stale(),
+            loaded: self.loaded.load(Ordering::Relaxed),
+            unavailable: self.unavailable.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long a row is believed while the store cannot be reached.
+    #[must_use]
+    pub const fn stale_for(&self) -> Duration {
+        self.settings.stale_for
     }
 
     /// Since when nothing has confirmed that cached rows are current; `None` before the first time.
@@ -178,7 +185,12 @@ impl Directory {
     }
 
     fn times(&self) -> Times {
-        Times { now: self.clock.now(), feed: self.confirmed_at() }
+        Times {
+            now: self.clock.now(),
+            feed: self.confirmed_at(),
+            silent_after: self.settings.silent_after,
+            stale_for: self.settings.stale_for,
+        }
     }
 
     /// The key, if it is at hand.
@@ -202,14 +214,16 @@ impl Directory {
     }
 
     async fn load_key(&self, id: KeyId) -> Found<KnownKey> {
-        for _ in 0..ATTEMPTS {
+        for copy in self.copies() {
             let now = self.clock.now();
-            match self.source.look_up_key(id, 0).await {
-                Answer::Unavailable(outage) => return Lookup::Unavailable(outage),
+            match self.source.look_up_key(id, copy).await {
+                Answer::Unavailable(outage) if self.is_authority(copy) => return self.fail(outage),
+                Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
                     if marks.allow(revision, |change| names_key(change, id)) {
                         self.keys.put_unknown(id, now);
+                        self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
                     }
                 }
@@ -220,38 +234,69 @@ impl Directory {
                         names_key(change, id) || names_consumer(change, &consumer)
                     });
                     if current {
-                        let known = self.known_key(row);
+                        let known = self.known_key(self.doubt_key(&marks, row));
+                        self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Known(self.keys.put_known(id, known, now));
                     }
                 }
             }
         }
-        Lookup::Unavailable(Outage::Behind)
+        self.fail(Outage::Behind)
     }
 
     async fn load_consumer(&self, username: &Arc<str>) -> Found<Arc<Consumer>> {
-        for _ in 0..ATTEMPTS {
+        for copy in self.copies() {
             let now = self.clock.now();
-            match self.source.look_up_consumer(username, 0).await {
-                Answer::Unavailable(outage) => return Lookup::Unavailable(outage),
+            match self.source.look_up_consumer(username, copy).await {
+                Answer::Unavailable(outage) if self.is_authority(copy) => return self.fail(outage),
+                Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
                     if marks.allow(revision, |change| change.kind == ChangeKind::Consumer) {
                         self.consumers.put_unknown(Arc::clone(username), now);
+                        self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
                     }
                 }
                 Answer::Known { row, revision } => {
                     let marks = self.marks.lock();
                     if marks.allow(revision, |change| names_consumer(change, &row.id)) {
-                        let row = self.same_consumer(username, row);
+                        let row = self.same_consumer(username, doubt_consumer(&marks, row));
                         let name = Arc::clone(username);
+                        self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Known(self.consumers.put_known(name, row, now));
                     }
                 }
             }
         }
-        Lookup::Unavailable(Outage::Behind)
+        self.fail(Outage::Behind)
+    }
+
+    /// The copies in the order in which they are asked: the nearest first, the authority until it has
+    /// caught up with what is known here.
+    fn copies(&self) -> impl Iterator<Item = usize> + use<> {
+        let last = self.source.copies().saturating_sub(1);
+        (0..last).chain(std::iter::repeat_n(last, ATTEMPTS))
+    }
+
+    fn is_authority(&self, copy: usize) -> bool {
+        copy + 1 >= self.source.copies()
+    }
+
+    fn fail<V>(&self, outage: Outage) -> Lookup<V> {
+        self.unavailable.fetch_add(1, Ordering::Relaxed);
+        Lookup::Unavailable(outage)
+    }
+
+    /// What a lost change had touched counts as taken back.
+    fn doubt_key(&self, marks: &Marks, mut row: KeyRecord) -> KeyRecord {
+        if marks.doubts(ChangeKind::Key, row.id.as_str()) {
+            row.revoked_at = row.revoked_at.or(Some(UnixTime::now(&self.clock)));
+        }
+        if marks.doubts(ChangeKind::Consumer, &row.consumer.id) {
+            row.consumer = Arc::new(Consumer { enabled: false, ..(*row.consumer).clone() });
+        }
+        row
     }
 
     /// The row as it is compared. An unchanged caller stays the same one.
@@ -290,6 +335,11 @@ impl fmt::Debug for Directory {
             .field("consumers", &self.consumers.sizes())
             .finish_non_exhaustive()
     }
+}
+
+fn doubt_consumer(marks: &Marks, row: Consumer) -> Consumer {
+    let enabled = row.enabled && !marks.doubts(ChangeKind::Consumer, &row.id);
+    Consumer { enabled, ..row }
 }
 
 fn names_key(change: &Change, id: KeyId) -> bool {

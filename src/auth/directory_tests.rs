@@ -2,9 +2,14 @@
 
 use super::api_key::KeyId;
 use super::changes::{Change, ChangeFeed, ChangeKind, Changes, FeedEvent, Reset, follow};
+use super::denials::{Denial, Denials, DeniedTokens, NewDenial};
 use super::denied::Outage;
-use super::directory::{Directory, LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
+use super::directory::{
+    Answer, Directory, KeyRecord, LOOKUP_DEADLINE, Lookup, STALE_FOR, Source, UNKNOWN_FOR,
+};
 use super::fake::{FakeSource, Mood};
+use super::identity::{Consumer, UnixTime};
+use super::registry::{Actor, Page, RegistryError};
 use crate::telemetry::Clock;
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -140,7 +145,7 @@ async fn known_keys_outlive_an_outage_of_ten_minutes_and_not_more() {
         clock.advance(STALE_FOR / 10);
         assert_eq!(key_state(&directory, id).await, known("alice"));
     }
-    assert!(directory.served_stale() > 0);
+    assert!(directory.vitals().served_stale > 0);
     clock.advance(Duration::from_secs(1));
     assert_eq!(key_state(&directory, id).await, Lookup::Unavailable(Outage::Failed));
 
@@ -192,7 +197,7 @@ async fn a_new_key_works_at_once_though_it_was_asked_for_before() {
 
     // And within two seconds if the change is never heard of.
     source.keys.lock().remove(&id);
-    directory.reset(1, clock.now());
+    directory.reset(&Reset::at(1), clock.now());
     assert_eq!(key_state(&directory, id).await, Lookup::Unknown);
     source.keys.lock().insert(id, record);
     clock.advance(UNKNOWN_FOR);
@@ -224,7 +229,7 @@ async fn an_answer_from_before_a_known_change_is_not_believed() {
     let (_, alices) = source.add_key("alice", |_| {});
     let (_, bobs) = source.add_key("bob", |_| {});
     source.set_revision(5);
-    directory.reset(4, clock.now());
+    directory.reset(&Reset::at(4), clock.now());
     directory.apply(
         7,
         &[
@@ -312,6 +317,34 @@ impl ChangeFeed for Script {
     }
 }
 
+/// No deny list but this.
+#[async_trait]
+impl Denials for Script {
+    async fn load_denials(&self) -> Result<(Vec<Denial>, u64), Outage> {
+        let denial = Denial {
+            id: "1".into(),
+            issuer: "main".into(),
+            tokens: DeniedTokens::Id("j1".into()),
+            until: UnixTime::from_secs(u64::MAX),
+            reason: None,
+            created_at: UnixTime::default(),
+        };
+        Ok((vec![denial], 0))
+    }
+
+    async fn denials(&self, _: Page<'_>) -> Result<Vec<Denial>, RegistryError> {
+        unreachable!("followers do not list")
+    }
+
+    async fn deny(&self, _: &Actor, _: NewDenial) -> Result<Denial, RegistryError> {
+        unreachable!("followers do not write")
+    }
+
+    async fn allow(&self, _: &Actor, _: &str) -> Result<Denial, RegistryError> {
+        unreachable!("followers do not write")
+    }
+}
+
 #[tokio::test]
 async fn following_tells_of_changes_gaps_and_outages() {
     let (_, directory, clock) = setup();
@@ -328,12 +361,13 @@ async fn following_tells_of_changes_gaps_and_outages() {
         Ok(Changes::Reset(Reset::at(9))),
     ])));
     let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let following = follow(&script, &directory, &clock, |event| sender.send(event).unwrap());
+    let following =
+        follow(&script, &script, &directory, &clock, |event| sender.send(event).unwrap());
     let expected = [
         FeedEvent::Applied { kind: ChangeKind::Key, delay: Duration::from_millis(70) },
         FeedEvent::Down(Outage::Failed),
-        FeedEvent::Gap,
         FeedEvent::Up,
+        FeedEvent::Gap,
     ];
     let heard = async {
         for event in expected {
@@ -345,4 +379,128 @@ async fn following_tells_of_changes_gaps_and_outages() {
         () = heard => {}
     }
     assert_eq!(directory.confirmed_at(), Some(clock.now()));
+    assert_eq!(directory.vitals().denied, 1, "a start loads the deny list");
+}
+
+/// One source behind another.
+struct Copies(Vec<Arc<FakeSource>>);
+
+#[async_trait]
+impl Source for Copies {
+    fn copies(&self) -> usize {
+        self.0.len()
+    }
+
+    async fn look_up_key(&self, id: KeyId, copy: usize) -> Answer<KeyRecord> {
+        self.0[copy].look_up_key(id, 0).await
+    }
+
+    async fn look_up_consumer(&self, username: &str, copy: usize) -> Answer<Consumer> {
+        self.0[copy].look_up_consumer(username, 0).await
+    }
+}
+
+/// A replica and the primary, with one key on both.
+fn pair() -> (Arc<FakeSource>, Arc<FakeSource>, Directory, Clock, KeyId) {
+    let (replica, primary) = (Arc::new(FakeSource::default()), Arc::new(FakeSource::default()));
+    let (_, id) = primary.add_key("alice", |_| {});
+    let row = primary.keys.lock().get(&id).cloned().unwrap();
+    replica.keys.lock().insert(id, row);
+    replica.add_consumer("alice", |_| {});
+    let clock = Clock::manual();
+    let source = Arc::new(Copies(vec![Arc::clone(&replica), Arc::clone(&primary)]));
+    let directory = Directory::new(source, clock.clone());
+    directory.reset(&Reset::at(0), clock.now());
+    (replica, primary, directory, clock, id)
+}
+
+#[tokio::test]
+async fn the_nearest_copy_answers_and_the_next_one_where_it_cannot() {
+    let (replica, primary, directory, clock, id) = pair();
+    assert_eq!(key_state(&directory, id).await, known("alice"));
+    assert_eq!((replica.asked(), primary.asked()), (1, 0));
+    for mood in [Mood::Fails, Mood::Lacks] {
+        directory.reset(&Reset::at(0), clock.now());
+        replica.set_mood(mood);
+        let before = primary.asked();
+        assert_eq!(key_state(&directory, id).await, known("alice"));
+        assert_eq!(primary.asked(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_from_before_a_change_is_not_believed() {
+    let (replica, primary, directory, clock, id) = pair();
+    primary.keys.lock().get_mut(&id).unwrap().revoked_at = Some(UnixTime::from_secs(1));
+    primary.set_revision(1);
+    directory.apply(1, &[change(1, ChangeKind::Key, id.as_str())], clock.now());
+    let entry = directory.find_key(id).await;
+    assert!(matches!(entry, Lookup::Known(entry) if entry.value.revoked_at.is_some()));
+    assert_eq!((replica.asked(), primary.asked()), (1, 1));
+    // The same for one that was created after it was asked for.
+    let new = primary.add_key("alice", |_| {}).1;
+    primary.set_revision(2);
+    assert_eq!(key_state(&directory, new).await, Lookup::Unknown, "the replica is behind");
+    directory.apply(2, &[change(2, ChangeKind::Key, new.as_str())], clock.now());
+    assert_eq!(key_state(&directory, new).await, known("alice"));
+    // And with the primary away nobody can say.
+    primary.set_mood(Mood::Fails);
+    directory.apply(3, &[change(3, ChangeKind::Key, new.as_str())], clock.now());
+    assert_eq!(key_state(&directory, new).await, Lookup::Unavailable(Outage::Failed));
+}
+
+#[tokio::test]
+async fn what_was_taken_back_stays_so_when_the_store_goes_on_from_an_older_history() {
+    let (source, directory, clock) = setup();
+    let [revoked, asked, created] = [0; 3].map(|_| source.add_key("alice", |_| {}).1);
+    let consumer = source.add_consumer("bob", |_| {}).id;
+    let (_, of_bob) = source.add_key("bob", |_| {});
+    directory.reset(&Reset::at(0), clock.now());
+    let lost = [
+        change(1, ChangeKind::Key, revoked.as_str()),
+        change(2, ChangeKind::Key, asked.as_str()),
+        change(3, ChangeKind::Consumer, &consumer),
+    ];
+    source.set_revision(3);
+    directory.apply(3, &lost, clock.now());
+    // After its change this one was seen to be good, so the change took nothing back.
+    assert_eq!(key_state(&directory, asked).await, known("alice"));
+
+    source.set_revision(0);
+    let told = directory.reset(&Reset { new_epoch: true, ..Reset::at(0) }, clock.now());
+    assert_eq!(told, lost);
+    let state = async |id| match directory.find_key(id).await {
+        Lookup::Known(entry) => {
+            (entry.value.revoked_at.is_some(), entry.value.caller.consumer.enabled)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(revoked).await, (true, true));
+    assert_eq!(state(asked).await, (false, true));
+    assert_eq!(state(created).await, (false, true));
+    assert_eq!(state(of_bob).await, (false, false), "nobody knows what became of bob");
+    source.set_revision(1);
+    directory.apply(1, &[change(1, ChangeKind::Key, revoked.as_str())], clock.now());
+    assert_eq!(state(revoked).await, (false, true), "it was written again");
+}
+
+#[tokio::test]
+async fn during_an_outage_one_request_in_a_while_finds_out_whether_it_is_over() {
+    let (source, directory, clock) = setup();
+    let ids = [0; 20].map(|_| source.add_key("alice", |_| {}).1);
+    for id in ids {
+        assert_eq!(key_state(&directory, id).await, known("alice"));
+    }
+    source.set_mood(Mood::Fails);
+    clock.advance(Duration::from_secs(60));
+    let before = source.asked();
+    for id in ids {
+        assert_eq!(key_state(&directory, id).await, known("alice"));
+    }
+    assert_eq!(source.asked(), before + 1);
+    clock.advance(Duration::from_secs(2));
+    for id in ids {
+        assert_eq!(key_state(&directory, id).await, known("alice"));
+    }
+    assert_eq!(source.asked(), before + 2);
 }

@@ -17,6 +17,8 @@ pub(super) enum Mood {
     #[default]
     Answers,
     Fails,
+    /// Has nothing, which says nothing.
+    Lacks,
     Hangs,
     /// Answers once for each permit.
     Waits(Arc<Semaphore>),
@@ -91,6 +93,7 @@ impl FakeSource {
         match mood {
             Mood::Answers => {}
             Mood::Fails => return Answer::Unavailable(Outage::Failed),
+            Mood::Lacks => return Answer::Absent,
             Mood::Hangs => std::future::pending().await,
             Mood::Waits(gate) => gate.acquire().await.unwrap().forget(),
         }

@@ -8,6 +8,7 @@
 //! only picks whose key is tried.
 
 use super::compact::{self, Compact};
+use super::denials;
 use super::denied::InvalidReason;
 use super::identity::JwtIssuer;
 use jsonwebtoken::crypto;
@@ -59,6 +60,10 @@ pub(super) struct Verified {
     pub(super) consumer: Arc<str>,
     /// `sub`, or else the consumer's name.
     pub(super) subject: Arc<str>,
+    /// `jti`.
+    pub(super) id: Option<Arc<str>>,
+    /// `iat`, in seconds since 1970.
+    pub(super) issued_at: Option<i64>,
     pub(super) scopes: Arc<[Arc<str>]>,
     /// Seconds since 1970 at which it ends, leeway included.
     pub(super) ends_at: i64,
@@ -131,6 +136,8 @@ impl Issuer {
             default_plan: issuer.default_plan.clone(),
             consumer,
             subject,
+            id: token_id(claims)?,
+            issued_at: date(claims, "iat")?,
             scopes: scopes(claims.get(&issuer.scopes_claim))?,
             ends_at,
         })
@@ -171,13 +178,20 @@ fn check_dates(
     let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let ends_at = date(claims, "exp")?.ok_or(InvalidReason::NoExpiry)?.saturating_add(leeway);
-    date(claims, "iat")?;
     let begins_at = date(claims, "nbf")?.map_or(i64::MIN, |nbf| nbf.saturating_sub(leeway));
     // RFC 7519 4.1.4: not on or after.
     if now >= ends_at {
         return Err(InvalidReason::Expired);
     }
     if now < begins_at { Err(InvalidReason::NotYet) } else { Ok(ends_at) }
+}
+
+/// `jti`, by which the token can be taken back.
+fn token_id(claims: &Map<String, Value>) -> Result<Option<Arc<str>>, InvalidReason> {
+    match optional_text(claims, "jti")? {
+        Some(id) if id.len() > denials::MAX_CLAIM => Err(InvalidReason::Malformed),
+        id => Ok(id.map(Arc::from)),
+    }
 }
 
 /// A claim in seconds since 1970, fractions cut off.

@@ -3,20 +3,23 @@
 //! ```text
 //! headers ─▶ Authenticator ─┬─ key:   KeyForm (form, digest) ─────────┐
 //!                           └─ token: Issuers (signature) ─ TokenCache ┴▶ Directory ─▶ Source
-//! store's changes ─▶ follow ─▶ Directory
+//! store's changes ─▶ follow ─▶ Directory (shelves, marks, deny list)
 //! ```
 //!
 //! An [`Authenticator`] belongs to one configuration; [`Directory`] and [`TokenCache`] outlive it.
 //! The ports [`directory::Source`], [`changes::ChangeFeed`] and [`registry::Registry`] are
 //! implemented by `stores`.
 
+pub mod access;
 pub mod api_key;
 pub mod audit;
 mod authenticator;
+mod capacity;
 pub mod changes;
 mod compact;
 pub mod denials;
 mod denied;
+mod deny_list;
 pub mod directory;
 pub mod documents;
 mod flights;
@@ -24,6 +27,7 @@ pub mod identity;
 mod jwt;
 pub mod registry;
 mod shelf;
+mod source;
 mod tokens;
 
 pub use authenticator::Authenticator;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a row is believed while the store cannot be reached.
+/// How long a row is believed while the store cannot be reached, unless told otherwise.
 pub const STALE_FOR: Duration = Duration::from_secs(600);
 /// How long a row is known to be unknown.
 pub const UNKNOWN_FOR: Duration = Duration::from_secs(2);
@@ -28,8 +28,9 @@ const FRESH_FOR: Duration = Duration::from_secs(30);
 const JITTER: Duration = Duration::from_secs(5);
 /// The same while the change feed is silent.
 const UNWATCHED_FOR: Duration = Duration::from_secs(1);
-/// The change feed is silent when it has not confirmed for this long.
-const FEED_SILENT_AFTER: Duration = Duration::from_secs(1);
+/// After a look-up that the store could not answer, rows that are believed anyway are not asked for
+/// again so long: one request in a while pays for the outage, not one for each row.
+const OUTAGE_REST: Duration = Duration::from_secs(1);
 
 /// What a look-up says. An outage is not a bad credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +58,15 @@ pub(super) struct Entry<V> {
 pub(super) struct Times {
     pub(super) now: Moment,
     pub(super) feed: Option<Moment>,
+    /// The feed is silent when it has not confirmed for this long.
+    pub(super) silent_after: Duration,
+    /// How long a row is believed after it was last confirmed.
+    pub(super) stale_for: Duration,
 }
 
 impl Times {
     fn feed_is_live(self) -> bool {
-        self.feed.is_some_and(|feed| self.now.since(feed) <= FEED_SILENT_AFTER)
+        self.feed.is_some_and(|feed| self.now.since(feed) <= self.silent_after)
     }
 }
 
@@ -85,7 +90,7 @@ impl<V> Entry<V> {
 
     fn is_believed(&self, times: Times) -> bool {
         let confirmed = times.feed.map_or(self.loaded_at, |feed| feed.max(self.loaded_at));
-        times.now.since(confirmed) <= STALE_FOR
+        times.now.since(confirmed) <= times.stale_for
     }
 
     /// Whether it is this request that asks again.
@@ -108,6 +113,8 @@ pub(super) struct Shelf<K, V> {
     unknown: Cache<K, Moment>,
     flights: Flights<K, Found<V>>,
     served_stale: AtomicU64,
+    /// Until when nobody asks again for what is believed, in nanoseconds.
+    resting_until: AtomicU64,
 }
 
 /// How many entries a shelf may hold.
@@ -125,6 +132,7 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
             unknown: Cache::new(capacity.unknown),
             flights: Flights::new(capacity.flights),
             served_stale: AtomicU64::new(0),
+            resting_until: AtomicU64::new(0),
         }
     }
 
@@ -150,6 +158,10 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         if let Some(entry) = old.as_ref().filter(|entry| !entry.claim(times)) {
             return Lookup::Known(Arc::clone(entry));
         }
+        if let Some(entry) = old.as_ref().filter(|_| !self.may_ask(times.now)) {
+            self.served_stale.fetch_add(1, Ordering::Relaxed);
+            return Lookup::Known(Arc::clone(entry));
+        }
         // Between the glance and the boarding, another flight may have landed.
         let flight = self.flights.fly(key, || async {
             match self.glance(key, times) {
@@ -162,6 +174,10 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
             Ok(None) => Lookup::Unavailable(Outage::Busy),
             Err(_) => Lookup::Unavailable(Outage::Timeout),
         };
+        if let Lookup::Unavailable(_) = &found {
+            let until = (times.now + OUTAGE_REST).as_nanos();
+            self.resting_until.fetch_max(until, Ordering::Relaxed);
+        }
         match (found, old) {
             // It may have been voided while we asked.
             (Lookup::Unavailable(_), Some(entry)) if self.known.contains_key(key) => {
@@ -172,14 +188,31 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         }
     }
 
+    /// Whether a row that is believed anyway may be asked for. While the store is away, one request at
+    /// a time finds out whether it is back.
+    fn may_ask(&self, now: Moment) -> bool {
+        let until = self.resting_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return true;
+        }
+        let next = (now + OUTAGE_REST).as_nanos();
+        now.as_nanos() >= until
+            && self
+                .resting_until
+                .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
     pub(super) fn put_known(&self, key: K, value: V, now: Moment) -> Arc<Entry<V>> {
         let entry = Arc::new(Entry::new(value, now));
+        self.resting_until.store(0, Ordering::Relaxed);
         self.unknown.remove(&key);
         self.known.insert(key, Arc::clone(&entry));
         entry
     }
 
     pub(super) fn put_unknown(&self, key: K, now: Moment) {
+        self.resting_until.store(0, Ordering::Relaxed);
         self.known.remove(&key);
         self.unknown.insert(key, now + UNKNOWN_FOR);
     }
@@ -198,6 +231,11 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
     /// Forgets the known rows that `named` names.
     pub(super) fn forget_known(&self, named: impl Fn(&V) -> bool) {
         self.known.retain(|_, entry| !named(&entry.value));
+    }
+
+    /// Whether a known row is such.
+    pub(super) fn any_known(&self, is_such: impl Fn(&V) -> bool) -> bool {
+        self.known.iter().any(|(_, entry)| is_such(&entry.value))
     }
 
     /// Forgets what is unknown.

@@ -92,9 +92,10 @@ struct Bytes;
 
 impl Weighter<TokenDigest, Arc<Token>> for Bytes {
     fn weight(&self, _: &TokenDigest, token: &Arc<Token>) -> u64 {
-        let Verified { consumer, subject, scopes, .. } = &token.verified;
+        let Verified { consumer, subject, id, scopes, .. } = &token.verified;
         let scopes: usize = scopes.iter().map(|scope| scope.len() + 48).sum();
-        let bytes = 512 + 3 * consumer.len() + subject.len() + scopes;
+        let id = id.as_ref().map_or(0, |id| id.len());
+        let bytes = 512 + 3 * consumer.len() + subject.len() + id + scopes;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

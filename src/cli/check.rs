@@ -2,8 +2,12 @@
 
 use super::{complain, print};
 use crate::config::{self, SecretFiles};
+use crate::limits::Plan;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Plans whose names are printed.
+const SHOWN: usize = 20;
 
 /// Prints a summary, or everything that is wrong. Nothing is written anywhere.
 #[must_use]
@@ -18,7 +22,7 @@ pub fn check(dir: &Path) -> ExitCode {
                 count(loaded.files, "file"),
                 count(loaded.config.routes.len(), "route"),
                 count(loaded.config.upstreams.len(), "upstream"),
-                count(loaded.config.plans.len(), "plan"),
+                plans(&loaded.config.plans),
                 count(loaded.warnings.len(), "warning"),
             ))
         }
@@ -26,6 +30,16 @@ pub fn check(dir: &Path) -> ExitCode {
             complain(&report.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How many there are, and which: consumers refer to them by name.
+fn plans(plans: &[Plan]) -> String {
+    let shown: Vec<&str> = plans.iter().take(SHOWN).map(|plan| &*plan.name).collect();
+    let rest = if plans.len() > SHOWN { ", …" } else { "" };
+    match shown.as_slice() {
+        [] => count(0, "plan"),
+        shown => format!("{} ({}{rest})", count(plans.len(), "plan"), shown.join(", ")),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::ledger::all_keys;
 use crate::auth::api_key::{KeyForm, PlainKey};
-use crate::auth::registry::{Actor, NewConsumer, NewKey, Registry, RegistryError};
+use crate::auth::registry::{Actor, NewConsumer, NewKey, RegistryError};
 use crate::server::Ready;
 use crate::tasks;
 use anyhow::Context as _;

@@ -1,104 +1,16 @@
 //! `consumers` and `keys` as an operator types them, on a store of their own.
 
-use super::{Ledger, consumers, keys};
-use crate::auth::ApiKeys;
+use super::desk::{Desk, api_keys};
 use crate::auth::api_key::KeyForm;
 use crate::auth::directory::{Answer, Source as _};
-use crate::auth::registry::Actor;
-use crate::stores::Embedded;
-use crate::telemetry::Clock;
-use clap::Parser;
 use serde_json::Value;
-use std::sync::Arc;
 use std::time::Duration;
-
-#[derive(Parser)]
-enum Cli {
-    Consumers(consumers::Consumers),
-    Keys(keys::Keys),
-}
-
-struct Desk {
-    _folder: tempfile::TempDir,
-    store: Embedded,
-    plans: Vec<Arc<str>>,
-    clock: Clock,
-}
-
-/// What a command printed.
-#[derive(Debug)]
-struct Printed {
-    out: String,
-    err: String,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
-        let store = Embedded::open(&folder.path().join("gateway.db"), clock.clone()).unwrap();
-        Self { _folder: folder, store, plans: vec!["free".into(), "pro".into()], clock }
-    }
-
-    async fn run_into(&self, line: &str, out: &mut dyn std::io::Write) -> Result<String, String> {
-        let words = std::iter::once("gateway").chain(line.split_whitespace());
-        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let mut err = Vec::new();
-        let actor = Actor::named("test");
-        let mut ledger = Ledger {
-            actor: &actor,
-            registry: &self.store,
-            plans: &self.plans,
-            clock: &self.clock,
-            json: false,
-            out,
-            err: &mut err,
-        };
-        let done = match cli {
-            Cli::Consumers(args) => {
-                ledger.json = args.json;
-                consumers::run(args.command, &mut ledger).await
-            }
-            Cli::Keys(args) => {
-                ledger.json = args.json;
-                keys::run(args.command, &api_keys(), &mut ledger).await
-            }
-        };
-        done.map_err(|error| format!("{error:#}"))?;
-        Ok(String::from_utf8(err).unwrap())
-    }
-
-    async fn try_run(&self, line: &str) -> Result<Printed, String> {
-        let mut out = Vec::new();
-        let err = self.run_into(line, &mut out).await?;
-        Ok(Printed { out: String::from_utf8(out).unwrap(), err })
-    }
-
-    async fn run(&self, line: &str) -> Printed {
-        self.try_run(line).await.unwrap_or_else(|error| panic!("{line}: {error}"))
-    }
-
-    async fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.run(&format!("{line} --json")).await.out).unwrap()
-    }
-
-    async fn refusal(&self, line: &str) -> String {
-        self.try_run(line).await.unwrap_err()
-    }
-}
-
-fn api_keys() -> ApiKeys {
-    ApiKeys {
-        environment: "test".into(),
-        header: http::HeaderName::from_static("x-api-key"),
-        pepper: vec![7; 32],
-    }
-}
 
 #[tokio::test]
 async fn an_operator_adds_a_consumer_and_issues_a_key() {
     let desk = Desk::new();
     let added = desk.run("consumers add acme --plan pro --custom-id crm-7").await;
-    assert!(added.out.contains("acme      pro   enabled  crm-7"), "{}", added.out);
+    assert!(added.out.contains("acme      pro   -         enabled  crm-7"), "{}", added.out);
     assert!(added.out.contains("gateway keys issue acme"), "{}", added.out);
     assert_eq!(added.err, "");
 
@@ -135,9 +47,15 @@ async fn tables_line_up() {
     let lines: Vec<_> = listed.lines().collect();
     assert_eq!(lines.len(), 3, "{listed}");
     let column = lines[0].find("PLAN").unwrap();
-    assert!(lines[0].starts_with("USERNAME       PLAN  STATE     CUSTOM ID  ADDED"), "{listed}");
-    assert!(lines[1].starts_with("a ") && lines[1][column..].starts_with("free  disabled  -  "));
-    assert!(lines[2][column..].starts_with("pro   enabled   -  "), "{listed}");
+    assert!(
+        lines[0].starts_with("USERNAME       PLAN  POLICIES  STATE     CUSTOM ID  ADDED"),
+        "{listed}"
+    );
+    assert!(
+        lines[1].starts_with("a ")
+            && lines[1][column..].starts_with("free  -         disabled  -  ")
+    );
+    assert!(lines[2][column..].starts_with("pro   -         enabled   -  "), "{listed}");
     assert!(listed.lines().all(|line| line == line.trim_end()));
 }
 
@@ -245,7 +163,7 @@ async fn unknown_plans_and_disabled_consumers_are_warned_of() {
     let warned = desk.run("consumers add acme --plan prO").await.err;
     assert!(warned.contains("no plan is called `prO`") && warned.contains("did you mean `pro`?"));
     let warned = desk.run("consumers set-plan acme gold").await.err;
-    assert!(warned.contains("the configuration has `free`, `pro`"), "{warned}");
+    assert!(warned.contains("there are `free`, `pro`"), "{warned}");
     assert_eq!(desk.run("consumers set-plan acme free").await.err, "");
     let warned = desk.run("keys issue acme --plan platinum").await.err;
     assert!(warned.contains("no plan is called `platinum`"), "{warned}");

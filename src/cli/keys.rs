@@ -2,9 +2,11 @@
 //!
 //! Must stay true: a key is printed once, when it is made; nothing else here has ever seen it.
 
-use super::ledger::{Ledger, PAGE, all_keys, parse_span, parse_time, show_time};
+use super::ledger::{Ledger, PAGE, all_keys};
+use super::notation::{parse_span, parse_time, show_time};
 use crate::auth::api_key::{KeyForm, KeyId, PepperVersion, PlainKey};
-use crate::auth::registry::{KeyInfo, NewKey, Page, RegistryError, Rotation};
+use crate::auth::documents::DocumentKind;
+use crate::auth::registry::{KeyInfo, NewKey, Page, Rotation};
 use crate::auth::{ApiKeys, UnixTime};
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -103,13 +105,8 @@ impl View {
 /// # Errors
 /// What went wrong, and what to do about it.
 pub async fn run(command: Command, keys: &ApiKeys, ledger: &mut Ledger<'_>) -> anyhow::Result<()> {
-    match carry_out(command, keys, ledger).await {
-        Err(error) => match error.downcast::<RegistryError>() {
-            Ok(refused) => Err(ledger.explain(refused).await),
-            Err(error) => Err(error),
-        },
-        Ok(()) => Ok(()),
-    }
+    let done = carry_out(command, keys, ledger).await;
+    ledger.end(done).await
 }
 
 async fn carry_out(
@@ -129,14 +126,14 @@ async fn carry_out(
                 end => end.at(now),
             };
             let new = NewKey { proof, consumer, name, plan, scopes, not_before, expires_at };
-            let issued = ledger.registry.issue_key(ledger.actor, new).await?;
+            let issued = ledger.store.issue_key(ledger.actor, new).await?;
             print_issued(ledger, keys, &plain, &issued, None)?;
             warn_of_refusals(ledger, &issued).await?;
             warn_of_pepper(ledger, &issued).await
         }
         Command::List { consumer } => list(ledger, consumer.as_deref(), view).await,
         Command::Revoke { key } => {
-            let revoked = ledger.registry.revoke_key(ledger.actor, parse_id(&key)?).await?;
+            let revoked = ledger.store.revoke_key(ledger.actor, parse_id(&key)?).await?;
             if ledger.json {
                 return ledger.print_json(&to_json(&revoked, view));
             }
@@ -147,7 +144,7 @@ async fn carry_out(
         }
         Command::Rotate { key, overlap, end } => {
             let id = parse_id(&key)?;
-            let old = ledger.registry.key(id).await?;
+            let old = ledger.store.key(id).await?;
             let lifetime = old.expires_at.map(|end| {
                 let begin = old.not_before.unwrap_or(old.created_at);
                 Duration::from_secs(end.as_secs().saturating_sub(begin.as_secs()))
@@ -155,7 +152,7 @@ async fn carry_out(
             let expires_at = end.at(now).or_else(|| lifetime.map(|span| now.after(span)));
             let (plain, proof) = KeyForm::new(keys).generate()?;
             let rotation = Rotation { proof, expires_at, overlap };
-            let (old, new) = ledger.registry.rotate_key(ledger.actor, id, rotation).await?;
+            let (old, new) = ledger.store.rotate_key(ledger.actor, id, rotation).await?;
             print_issued(ledger, keys, &plain, &new, Some(&old))
         }
     }
@@ -163,33 +160,31 @@ async fn carry_out(
 
 /// Warns of what keeps a new key from working, beside the key itself.
 async fn warn_of_refusals(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
-    let owner = ledger.registry.consumer(&issued.consumer).await?.consumer;
-    ledger.warn_of_unknown_plan(issued.plan.as_ref().unwrap_or(&owner.plan))?;
+    let owner = ledger.store.consumer(&issued.consumer).await?.consumer;
+    let plan = issued.plan.as_ref().unwrap_or(&owner.plan);
+    ledger.warn_of_unknown(DocumentKind::Plan, plan).await?;
     if owner.enabled {
         return Ok(());
     }
     let name = owner.username;
-    writeln!(
-        ledger.err,
-        "warning: `{name}` is disabled, its keys are refused: gateway consumers enable {name}"
-    )
-    .context("a warning could not be printed")
+    ledger.warn(&format!(
+        "`{name}` is disabled, its keys are refused: gateway consumers enable {name}"
+    ))
 }
 
 /// Warns when nobody else's key was made under this pepper: the gateway may run with theirs.
 async fn warn_of_pepper(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
     let now = UnixTime::now(ledger.clock);
     // Ids are random, so one page is a sample of all.
-    let page = ledger.registry.keys(None, Page { after: None, limit: PAGE }).await?;
+    let page = ledger.store.keys(None, Page { after: None, limit: PAGE }).await?;
     let mut others = page.iter().filter(|key| key.id != issued.id && key.is_live(now)).peekable();
     if others.peek().is_none() || others.any(|key| key.pepper == issued.pepper) {
         return Ok(());
     }
-    writeln!(
-        ledger.err,
-        "warning: all other keys were made under another pepper; a gateway that runs with theirs          refuses this one: give this command the gateway's `API_KEY_PEPPER` or configuration"
+    ledger.warn(
+        "all other keys were made under another pepper; a gateway that runs with theirs refuses \
+         this one: give this command the gateway's `API_KEY_PEPPER` or configuration",
     )
-    .context("a warning could not be printed")
 }
 
 /// Prints a new key: the only time that anyone sees it.
@@ -250,7 +245,7 @@ fn describe_issued(
 }
 
 async fn list(ledger: &mut Ledger<'_>, consumer: Option<&str>, view: View) -> anyhow::Result<()> {
-    let mut all = all_keys(ledger.registry, consumer).await?;
+    let mut all = all_keys(ledger.store, consumer).await?;
     all.sort_by(|one, other| {
         (&one.consumer, one.created_at, one.id).cmp(&(&other.consumer, other.created_at, other.id))
     });

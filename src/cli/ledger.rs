@@ -1,31 +1,63 @@
-//! What the commands on consumers and keys share: the store, where they print, and how.
+//! What the commands on the store share: the store, where they print, and how.
 
-use crate::auth::UnixTime;
 use crate::auth::api_key::KeyId;
+use crate::auth::documents::DocumentKind;
 use crate::auth::registry::{Actor, KeyInfo, Page, Registry, RegistryError};
+use crate::config::Config;
+use crate::stores::Store;
 use crate::telemetry::Clock;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Rows that are read from the store at once.
 pub(super) const PAGE: usize = 500;
-/// Consumers among which a similar name is looked for.
+/// Names among which a similar one is looked for.
 const SEARCHED: usize = 20_000;
+/// Names that fit into a hint.
+const SHOWN: usize = 20;
 /// The least similarity that is worth a suggestion.
 const SIMILAR: f64 = 0.8;
 
+/// Names that stand in the files of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct FileNames {
+    /// Issuers of tokens.
+    pub issuers: Vec<Arc<str>>,
+    /// Plans.
+    pub plans: Vec<Arc<str>>,
+    /// Policies.
+    pub policies: Vec<Arc<str>>,
+}
+
+impl FileNames {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            issuers: config.issuers.iter().map(|issuer| Arc::clone(&issuer.name)).collect(),
+            plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
+            policies: config.policies.iter().map(|policy| Arc::clone(&policy.name)).collect(),
+        }
+    }
+
+    /// Of what a document can describe.
+    pub(super) fn documents(&self, kind: DocumentKind) -> &[Arc<str>] {
+        match kind {
+            DocumentKind::Plan => &self.plans,
+            DocumentKind::Policy => &self.policies,
+        }
+    }
+}
+
 /// The store, and where to print.
 pub struct Ledger<'a> {
-    /// Consumers and keys.
-    pub registry: &'a dyn Registry,
+    /// Everything that is kept.
+    pub store: &'a dyn Store,
     /// Who writes.
     pub actor: &'a Actor,
-    /// The plans that the configuration knows.
-    pub plans: &'a [Arc<str>],
+    /// What the files have.
+    pub names: &'a FileNames,
     /// The time.
     pub clock: &'a Clock,
     /// Whether to print JSON instead of tables.
@@ -57,10 +89,12 @@ impl Ledger<'_> {
         headings: [&str; N],
         rows: &[[String; N]],
     ) -> anyhow::Result<()> {
+        let rows: Vec<_> =
+            rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
         let mut widths = headings.map(str::len);
-        for row in rows {
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.len());
+                *width = (*width).max(cell.chars().count());
             }
         }
         self.print_row(&headings.map(str::to_owned), &widths)?;
@@ -73,38 +107,83 @@ impl Ledger<'_> {
         self.print(padded.join("  ").trim_end())
     }
 
-    /// Warns of a plan that the configuration does not know: whoever has it is refused.
-    pub(super) fn warn_of_unknown_plan(&mut self, plan: &str) -> anyhow::Result<()> {
-        if self.plans.iter().any(|known| &**known == plan) {
-            return Ok(());
-        }
-        let known: Vec<&str> = self.plans.iter().map(|plan| &**plan).collect();
-        let hint = match nearest(plan, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "the configuration has no plans".to_owned(),
-            None => format!("the configuration has `{}`", known.join("`, `")),
-        };
-        writeln!(
-            self.err,
-            "warning: no plan is called `{plan}`; requests are refused until there is one: {hint}"
-        )
-        .context("a warning could not be printed")
+    /// Prints a warning.
+    pub(super) fn warn(&mut self, text: &str) -> anyhow::Result<()> {
+        writeln!(self.err, "warning: {text}").context("a warning could not be printed")
     }
 
-    /// The error with a way out.
-    pub(super) async fn explain(&self, error: RegistryError) -> anyhow::Error {
-        match &error {
-            RegistryError::UnknownConsumer(name) => {
-                let hint = match self.similar_consumer(name).await {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "`gateway consumers list` shows all".to_owned(),
+    /// Warns of a plan or a policy that is nowhere: whoever has it is refused.
+    pub(super) async fn warn_of_unknown(
+        &mut self,
+        kind: DocumentKind,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        if self.names.documents(kind).iter().any(|known| &**known == name) {
+            return Ok(());
+        }
+        match self.store.document(kind, name).await {
+            Ok(_) => return Ok(()),
+            Err(RegistryError::UnknownDocument { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut known = self.rows(kind).await.unwrap_or_default();
+        known.extend(self.names.documents(kind).iter().cloned());
+        known.sort_unstable();
+        known.dedup();
+        let kind = kind.as_str();
+        let hint = hint(name, &known);
+        self.warn(&format!(
+            "no {kind} is called `{name}`; requests are refused until there is one: {hint}"
+        ))
+    }
+
+    /// The end of a command: an error gets a way out.
+    pub(super) async fn end(&self, done: anyhow::Result<()>) -> anyhow::Result<()> {
+        match done.map_err(anyhow::Error::downcast::<RegistryError>) {
+            Ok(()) => Ok(()),
+            Err(Ok(refused)) => Err(self.explain(refused).await),
+            Err(Err(error)) => Err(error),
+        }
+    }
+
+    async fn explain(&self, error: RegistryError) -> anyhow::Error {
+        let way_out = match &error {
+            RegistryError::UnknownConsumer(name) => match self.similar_consumer(name).await {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`gateway consumers list` shows all".to_owned(),
+            },
+            RegistryError::UnknownDocument { kind, name } => {
+                let (kind, list) = match *kind {
+                    "plan" => (DocumentKind::Plan, "plans"),
+                    _ => (DocumentKind::Policy, "policies"),
                 };
-                anyhow::anyhow!("{error}; {hint}")
+                let rows = self.rows(kind).await.unwrap_or_default();
+                if self.names.documents(kind).iter().any(|known| **known == **name) {
+                    format!("the {} of this name stands in the files", kind.as_str())
+                } else if let Some(near) = nearest(name, rows.iter().map(|name| &**name)) {
+                    format!("did you mean `{near}`?")
+                } else {
+                    format!("`gateway {list} list` shows all")
+                }
             }
-            RegistryError::UnknownKey(_) => {
-                anyhow::anyhow!("{error}; `gateway keys list` shows all")
+            RegistryError::UnknownDenial(_) => "`gateway tokens list` shows all".to_owned(),
+            RegistryError::UnknownKey(_) => "`gateway keys list` shows all".to_owned(),
+            _ => return error.into(),
+        };
+        anyhow::anyhow!("{error}; {way_out}")
+    }
+
+    /// Names of rows, some thousands at most.
+    async fn rows(&self, kind: DocumentKind) -> Result<Vec<Arc<str>>, RegistryError> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        loop {
+            let page = Page { after: names.last().map(|name| &**name), limit: PAGE };
+            let documents = self.store.documents(kind, page).await?;
+            let is_last = documents.len() < PAGE;
+            names.extend(documents.into_iter().map(|document| document.name));
+            if is_last || names.len() >= SEARCHED {
+                return Ok(names);
             }
-            _ => error.into(),
         }
     }
 
@@ -113,7 +192,7 @@ impl Ledger<'_> {
         while names.len() < SEARCHED {
             let page = Page { after: names.last().map(|name| &**name), limit: PAGE };
             // Without the list there is no suggestion, and the first error is the one that counts.
-            let consumers = self.registry.consumers(page).await.ok()?;
+            let consumers = self.store.consumers(page).await.ok()?;
             let is_last = consumers.len() < PAGE;
             names.extend(consumers.into_iter().map(|info| info.consumer.username));
             if is_last {
@@ -142,6 +221,32 @@ pub(super) async fn all_keys(
     }
 }
 
+/// Which name was meant, or else which names there are.
+pub(super) fn hint(name: &str, known: &[Arc<str>]) -> String {
+    let shown: Vec<&str> = known.iter().take(SHOWN).map(|name| &**name).collect();
+    match nearest(name, known.iter().map(|name| &**name)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "there are none yet".to_owned(),
+        None => {
+            let more = if known.len() > SHOWN { ", …" } else { "" };
+            format!("there are `{}`{more}", shown.join("`, `"))
+        }
+    }
+}
+
+/// Without signs that would change what else a terminal shows.
+fn printable(text: &str) -> String {
+    let is_plain = |sign: char| sign == ' ' || sign.is_ascii_graphic() || sign.is_alphanumeric();
+    text.chars().fold(String::new(), |mut printed, sign| {
+        if is_plain(sign) {
+            printed.push(sign);
+        } else {
+            printed.extend(sign.escape_debug());
+        }
+        printed
+    })
+}
+
 /// The most similar of `names`, if it is similar enough.
 fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     names
@@ -151,71 +256,33 @@ fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n s
         .map(|(_, known)| known)
 }
 
-/// `2027-01-31T00:00:00Z`.
-pub(super) fn show_time(time: UnixTime) -> String {
-    i64::try_from(time.as_secs())
-        .ok()
-        .and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok())
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("{} s after 1970", time.as_secs()))
-}
-
-/// Reads `2027-01-31T00:00:00Z`.
-pub(super) fn parse_time(text: &str) -> anyhow::Result<UnixTime> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| anyhow::anyhow!("expected a time like `2027-01-31T00:00:00Z`"))?;
-    let secs = u64::try_from(time.unix_timestamp()).context("times begin in 1970")?;
-    Ok(UnixTime::from_secs(secs))
-}
-
-/// Reads `90d`, `24h`, `10min` or `30s`.
-pub(super) fn parse_span(text: &str) -> anyhow::Result<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit: u64 = match unit {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        "w" => 604_800,
-        _ => bail!("expected a span like `90d`, `24h`, `10min` or `30s`"),
-    };
-    let number: u64 =
-        number.parse().map_err(|_| anyhow::anyhow!("expected a span like `90d` or `24h`"))?;
-    let secs = number.checked_mul(unit).context("this span is too long")?;
-    Ok(Duration::from_secs(secs))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_and_times_are_read_strictly() {
-        for (text, secs) in [
-            ("30s", 30),
-            ("10min", 600),
-            ("5m", 300),
-            ("24h", 86_400),
-            ("0s", 0),
-            ("2w", 1_209_600),
-        ] {
-            assert_eq!(parse_span(text).unwrap(), Duration::from_secs(secs), "{text}");
-        }
-        for text in ["", "90", "d", "1.5h", "-1h", "90 d", "1y", "99999999999999999999d"] {
-            assert!(parse_span(text).is_err(), "{text}");
-        }
-        let time = parse_time("2027-01-31T02:00:00+02:00").unwrap();
-        assert_eq!(show_time(time), "2027-01-31T00:00:00Z");
-        for text in ["2027-01-31", "tomorrow", "1969-12-31T23:59:59Z"] {
-            assert!(parse_time(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_typing_error_finds_its_name() {
         let plans = ["free", "pro", "enterprise"];
         assert_eq!(nearest("enterprize", plans.into_iter()), Some("enterprise"));
         assert_eq!(nearest("gold", plans.into_iter()), None);
+    }
+
+    #[test]
+    fn a_cell_cannot_change_what_a_terminal_shows() {
+        for (text, printed) in [
+            ("crm-7 \"x\" \u{e4}\u{5b57}", "crm-7 \"x\" \u{e4}\u{5b57}"),
+            ("\u{1b}[2J\r\n\t", "\\u{1b}[2J\\r\\n\\t"),
+            ("\u{202e}\u{200b}", "\\u{202e}\\u{200b}"),
+        ] {
+            assert_eq!(printable(text), printed);
+        }
+    }
+
+    #[test]
+    fn a_hint_names_few() {
+        let known: Vec<Arc<str>> = (0..21).map(|number| format!("{number}").into()).collect();
+        assert_eq!(hint("x", &[]), "there are none yet");
+        assert_eq!(hint("x", &known[..2]), "there are `0`, `1`");
+        assert!(hint("x", &known).ends_with("`18`, `19`, …"));
     }
 }

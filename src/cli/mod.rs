@@ -1,25 +1,29 @@
 //! Subcommands of `gateway`; the only code that prints.
 
+pub mod audit;
 pub mod check;
 pub mod consumers;
 mod demo;
+pub mod documents;
 mod healthcheck;
 pub mod keys;
 mod ledger;
+mod migrate;
+mod notation;
+mod office;
 mod run;
 pub mod schema;
+pub mod tokens;
+pub mod usage;
 
-pub use ledger::Ledger;
+pub use ledger::{FileNames, Ledger};
 
-use crate::auth::registry::Actor;
-use crate::config::{self, SecretFiles};
-use crate::stores::embedded::Embedded;
-use crate::telemetry::Clock;
+use crate::auth::documents::DocumentKind;
 use clap::{Parser, Subcommand};
+use office::{Absent, Office, administrate};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// A programmable reverse proxy and API gateway.
 #[derive(Debug, Parser)]
@@ -34,6 +38,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print who changed what, and when.
+    Audit(audit::Args),
     /// Check the configuration: print every mistake with its place and a way out.
     Check,
     /// Consumers: who calls.
@@ -42,37 +48,73 @@ enum Command {
     Healthcheck(healthcheck::Args),
     /// API keys.
     Keys(keys::Keys),
+    /// Bring the tables of a store up to date.
+    Migrate(migrate::Args),
+    /// Plans that stand in the store; they go before those of the files.
+    Plans(documents::Documents),
+    /// Policies that stand in the store; they go before those of the files.
+    Policies(documents::Documents),
     /// Serve until SIGTERM.
     Run(run::Args),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Tokens that are taken back before they end.
+    Tokens(tokens::Tokens),
+    /// Print what consumers have used.
+    Usage(usage::Args),
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
-        Command::Check => check::check(&cli.conf),
+    let Cli { conf, command } = Cli::parse();
+    match command {
+        Command::Audit(args) => {
+            office(&conf, args.json, async |office| audit::run(&args, &mut office.ledger()).await)
+        }
+        Command::Check => check::check(&conf),
         Command::Consumers(args) => {
-            let open = match args.command {
-                consumers::Command::Add { .. } => open_or_make,
-                _ => open_existing,
+            let absent = match args.command {
+                consumers::Command::Add { .. } => Absent::Make,
+                _ => Absent::Refuse,
             };
-            done(administrate(&cli.conf, open, args.json, async |office| {
+            done(administrate(&conf, absent, args.json, async |office| {
                 consumers::run(args.command, &mut office.ledger()).await
             }))
         }
         Command::Healthcheck(args) => healthcheck::run(&args),
-        Command::Keys(args) => {
-            done(administrate(&cli.conf, open_existing, args.json, async |office| {
-                let keys = office.config.api_key.clone();
-                keys::run(args.command, &keys, &mut office.ledger()).await
-            }))
-        }
-        Command::Run(args) => run::run(cli.conf, &args),
+        Command::Keys(args) => office(&conf, args.json, async |office| {
+            let keys = office.config.api_key.clone();
+            keys::run(args.command, &keys, &mut office.ledger()).await
+        }),
+        Command::Migrate(args) => migrate::run(&conf, &args),
+        Command::Plans(args) => documents(&conf, DocumentKind::Plan, args),
+        Command::Policies(args) => documents(&conf, DocumentKind::Policy, args),
+        Command::Run(args) => run::run(conf, &args),
         Command::Schema => schema::schema(),
+        Command::Tokens(args) => office(&conf, args.json, async |office| {
+            tokens::run(args.command, &mut office.ledger()).await
+        }),
+        Command::Usage(args) => {
+            office(&conf, args.json, async |office| usage::run(&args, &mut office.ledger()).await)
+        }
     }
+}
+
+/// A command on a store that is there already.
+fn office(
+    conf: &Path,
+    json: bool,
+    work: impl AsyncFnOnce(&mut Office) -> anyhow::Result<()>,
+) -> ExitCode {
+    done(administrate(conf, Absent::Refuse, json, work))
+}
+
+fn documents(conf: &Path, kind: DocumentKind, args: documents::Documents) -> ExitCode {
+    office(conf, args.json, async |office| {
+        let check = documents::check;
+        documents::run(kind, args.command, check, &mut office.ledger()).await
+    })
 }
 
 /// The exit code of a command; what went wrong is printed for the operator.
@@ -110,81 +152,9 @@ fn explain(error: &anyhow::Error) -> String {
     })
 }
 
-/// What a command on consumers and keys works with.
-struct Office {
-    config: config::Config,
-    plans: Vec<Arc<str>>,
-    store: Embedded,
-    actor: Actor,
-    clock: Clock,
-    json: bool,
-    out: std::io::Stdout,
-    err: std::io::Stderr,
-}
-
-impl Office {
-    fn ledger(&mut self) -> Ledger<'_> {
-        Ledger {
-            registry: &self.store,
-            actor: &self.actor,
-            plans: &self.plans,
-            clock: &self.clock,
-            json: self.json,
-            out: &mut self.out,
-            err: &mut self.err,
-        }
-    }
-}
-
-/// How a command comes to its configuration and its store.
-type Open = fn(&Path, Clock) -> anyhow::Result<(config::Config, Embedded)>;
-
-/// Makes nothing: a secret that a running gateway has lost must not come back as another one.
-fn open_existing(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, Embedded)> {
-    let path = load(conf, SecretFiles::Leave)?.fixed.store_path;
-    let store = Embedded::open_existing(&path, clock)?;
-    // Another command may have made the store, and its pepper, after the first look at them.
-    Ok((load(conf, SecretFiles::Leave)?, store))
-}
-
-/// Makes the store where there is none, and secrets only for a store that is made.
-fn open_or_make(conf: &Path, clock: Clock) -> anyhow::Result<(config::Config, Embedded)> {
-    let mut config = load(conf, SecretFiles::Leave)?;
-    if !config.fixed.store_path.exists() {
-        config = load(conf, SecretFiles::Create)?;
-    }
-    let store = Embedded::open(&config.fixed.store_path, clock)?;
-    Ok((config, store))
-}
-
-fn load(conf: &Path, secrets: SecretFiles) -> anyhow::Result<config::Config> {
-    config::load(conf, secrets)
-        .map(|loaded| loaded.config)
-        .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))
-}
-
-/// Opens the store that the configuration names and does `work` on it. A gateway that runs on the
-/// same store takes notice by itself.
-fn administrate(
-    conf: &Path,
-    open: Open,
-    json: bool,
-    work: impl AsyncFnOnce(&mut Office) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let clock = Clock::system();
-    let (config, store) = open(conf, clock.clone())?;
-    let mut office = Office {
-        plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
-        config,
-        store,
-        actor: Actor::named("cli"),
-        clock,
-        json,
-        out: std::io::stdout(),
-        err: std::io::stderr(),
-    };
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(&mut office))
-}
-
+#[cfg(test)]
+mod administration_tests;
+#[cfg(test)]
+mod desk;
 #[cfg(test)]
 mod identity_tests;

@@ -76,8 +76,20 @@ pub(crate) fn pair(chain: &Path, key: &Secret) -> Result<Certificate, Unusable> 
 /// Certificates to trust; each of them can be an anchor.
 pub(crate) fn roots(path: &Path) -> Result<Arc<[CertificateDer<'static>]>, Invalid> {
     let certificates = read_chain(path)?;
+    check_roots(path, &certificates)?;
+    Ok(certificates.into())
+}
+
+/// The same as PEM, for those who read it themselves.
+pub(crate) fn authority(path: &Path) -> Result<Arc<[u8]>, Invalid> {
+    let bytes = read(path)?;
+    check_roots(path, &chain_of(path, &bytes)?)?;
+    Ok(bytes.into())
+}
+
+fn check_roots(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<(), Invalid> {
     let mut store = rustls::RootCertStore::empty();
-    for certificate in &certificates {
+    for certificate in certificates {
         store.add(certificate.clone()).map_err(|error| {
             Invalid::new(
                 format!("`{}` has a certificate that cannot be trusted: {error}", path.display()),
@@ -85,10 +97,25 @@ pub(crate) fn roots(path: &Path) -> Result<Arc<[CertificateDer<'static>]>, Inval
             )
         })?;
     }
-    Ok(certificates.into())
+    Ok(())
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    chain_of(path, &read(path)?)
+}
+
+fn chain_of(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Invalid> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    match certificates {
+        Ok(list) if !list.is_empty() => Ok(list),
+        _ => Err(Invalid::new(
+            format!("there is no certificate in `{}`", path.display()),
+            "the file must be PEM, with `BEGIN CERTIFICATE`",
+        )),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Invalid> {
     let shown = path.display();
     let failed = |error: std::io::Error| {
         Invalid::new(
@@ -103,13 +130,5 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Invalid> {
             "name a file with certificates as PEM",
         ));
     }
-    let bytes = std::fs::read(path).map_err(failed)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match certificates {
-        Ok(list) if !list.is_empty() => Ok(list),
-        _ => Err(Invalid::new(
-            format!("there is no certificate in `{shown}`"),
-            "the file must be PEM, with `BEGIN CERTIFICATE`",
-        )),
-    }
+    std::fs::read(path).map_err(failed)
 }

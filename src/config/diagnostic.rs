@@ -161,6 +161,15 @@ impl Report {
         self.diagnostics.iter()
     }
 
+    /// Each finding as an operator reads it, with its place.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        let renderer = Renderer::plain();
+        self.iter().map(move |finding| {
+            let text = renderer.render(&[group(finding, &self.sources)]);
+            text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+        })
+    }
+
     /// The last line of the report: `2 errors, 1 warning`.
     #[must_use]
     pub fn count(&self) -> String {

@@ -1,5 +1,6 @@
 //! A folder to a [`Loaded`] configuration, or to a [`Report`] of everything that is wrong.
 
+use super::Config;
 use super::compile::{self, Context, Origins};
 use super::diagnostic::{Diagnostic, Findings, Report};
 use super::document::Document;
@@ -7,7 +8,6 @@ use super::schema::{self, File};
 use super::secret::{Environment, SecretFiles, Vault, process_environment};
 use super::shape;
 use super::source::{Sources, Span};
-use super::{Config, Fixed};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct Loaded {
     pub warnings: Report,
     /// How many files were read.
     pub files: usize,
-    sources: Arc<Sources>,
-    origins: Origins,
+    pub(super) sources: Arc<Sources>,
+    pub(super) origins: Origins,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -98,68 +98,5 @@ pub fn load_in(
             }
             Err(findings.into_report(&sources).watching(watched))
         }
-    }
-}
-
-impl Loaded {
-    /// Whether this configuration can replace the running one without a restart.
-    ///
-    /// # Errors
-    /// Each key that cannot be reloaded and differs, with its place.
-    pub fn check_fixed(&self, running: &Fixed) -> Result<(), Report> {
-        let mut findings = Findings::default();
-        let (new, origins) = (&self.config.fixed, &self.origins);
-        let mut changed = |what: String, place: Span, now: String| {
-            let mut finding = Diagnostic::error(format!("{what} needs a restart"));
-            if !place.is_somewhere() {
-                finding = finding.at_file(&self.sources.dir);
-            }
-            let help = "restart to change it, or put it back; what is running stays as it is";
-            findings.push(finding.at(place, now.clone()).help(match place.is_somewhere() {
-                true => help.to_owned(),
-                false => format!("{now}; {help}"),
-            }));
-        };
-        if new.workers != running.workers {
-            let now = running.workers.map_or_else(|| "auto".to_owned(), |count| count.to_string());
-            changed("a change of `workers`".to_owned(), origins.workers, format!("running: {now}"));
-        }
-        if new.admin != running.admin {
-            let now = running.admin.map_or_else(|| "off".to_owned(), |it| it.to_string());
-            let what = "a change of the admin listener".to_owned();
-            changed(what, origins.admin, format!("running: {now}"));
-        }
-        if new.store_path != running.store_path {
-            let now = format!("running: {}", running.store_path.display());
-            changed("a change of the store".to_owned(), origins.store, now);
-        }
-        for (listener, (_, name, address)) in new.listeners.iter().zip(&origins.listeners) {
-            let what = format!("a change of listener `{}`", listener.name);
-            match running.listeners.iter().find(|known| known.name == listener.name) {
-                None => {
-                    let what = format!("the new listener `{}`", listener.name);
-                    changed(what, *name, "running: none".to_owned());
-                }
-                Some(known) if known.address != listener.address => {
-                    changed(what, *address, format!("running: {}", known.address));
-                }
-                Some(known) if known.tls != listener.tls => {
-                    let word = match &known.tls {
-                        None => "without TLS",
-                        Some(tls) if tls.http2 => "TLS with HTTP/2",
-                        Some(_) => "TLS without HTTP/2",
-                    };
-                    changed(what, *name, format!("running: {word}"));
-                }
-                Some(_) => {}
-            }
-        }
-        for known in &running.listeners {
-            if new.listeners.iter().all(|listener| listener.name != known.name) {
-                let what = format!("removing listener `{}`", known.name);
-                changed(what, Span::NOWHERE, format!("running: {}", known.address));
-            }
-        }
-        if findings.is_clean() { Ok(()) } else { Err(findings.into_report(&self.sources)) }
     }
 }

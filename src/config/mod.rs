@@ -12,8 +12,11 @@ mod certificate;
 mod compile;
 mod diagnostic;
 mod document;
+mod fixed;
+mod fleet;
 mod load;
 mod pattern;
+mod rows;
 mod schema;
 mod secret;
 mod shape;
@@ -24,9 +27,14 @@ mod words;
 
 pub use certificate::Certificate;
 pub use diagnostic::{Diagnostic, Report, Severity};
+pub use fleet::{
+    AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,
+};
 pub use load::{Loaded, load, load_in};
+pub use rows::{RefusedRow, Rows, check_row, compile_rows};
 pub use secret::{Environment, SecretFiles};
 
+use crate::auth::access::Access;
 use crate::auth::{ApiKeys, JwtIssuer, Requirement};
 use crate::limits::{Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
@@ -34,7 +42,6 @@ use crate::upstreams::{Timeouts, UpstreamDef};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +64,8 @@ pub struct Config {
     pub issuers: Vec<Arc<JwtIssuer>>,
     /// Plans, sorted by name.
     pub plans: Vec<Plan>,
+    /// Policies, sorted by name.
+    pub policies: Vec<PolicyDef>,
     /// Upstreams, sorted by name.
     pub upstreams: Vec<UpstreamDef>,
     /// Routes, sorted by name.
@@ -70,10 +79,16 @@ pub struct Fixed {
     pub workers: Option<NonZeroUsize>,
     /// Public listeners, sorted by name.
     pub listeners: Vec<Listener>,
-    /// The operator's listener; `None` is `address = "off"`.
-    pub admin: Option<SocketAddr>,
-    /// File of the embedded store.
-    pub store_path: PathBuf,
+    /// The operator's listener.
+    pub admin: AdminDef,
+    /// Consumers and keys.
+    pub store: StoreDef,
+    /// Counters that a fleet shares; `None`: they are in the process.
+    pub redis: Option<RedisDef>,
+    /// The fleet.
+    pub fleet: FleetDef,
+    /// What is remembered of consumers and keys.
+    pub cache: CacheDef,
 }
 
 /// A public listener.
@@ -126,11 +141,24 @@ pub struct Drain {
     pub deadline: Duration,
 }
 
+/// A named set of conditions and rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyDef {
+    /// Its name, as routes and consumers refer to it.
+    pub name: Arc<str>,
+    /// What it asks of a request.
+    pub access: Access,
+    /// Its limits.
+    pub rules: Vec<Rule>,
+}
+
 /// One route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteDef {
     /// Its name in the file.
     pub name: Arc<str>,
+    /// What its requests count as in the usage of consumers.
+    pub class: Arc<str>,
     /// What it asks of a head.
     pub matcher: Matcher,
     /// What it asks of a caller.
@@ -139,6 +167,8 @@ pub struct RouteDef {
     pub forward_credential: bool,
     /// The operator's limits, beside the caller's plan.
     pub limits: Vec<Rule>,
+    /// Names of policies that hold here; each exists in [`Config::policies`].
+    pub policies: Vec<Arc<str>>,
     /// Cross-origin policy.
     pub cors: Option<Cors>,
     /// Bytes of a request body (413 above).

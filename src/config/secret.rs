@@ -118,6 +118,11 @@ impl<'a> Vault<'a> {
         }
     }
 
+    /// Whether there is a variable of this name.
+    pub(crate) fn has(&self, variable: &str) -> bool {
+        (self.environment)(variable).is_some()
+    }
+
     /// Reads a key for signatures: long enough not to be guessed.
     pub(crate) fn read_key(&mut self, pointer: &Pointer) -> Result<Secret, Invalid> {
         self.read(pointer).and_then(long_enough)

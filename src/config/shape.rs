@@ -6,7 +6,7 @@
 //! What was taken out is remembered in [`Lost`], so that nothing is reported missing that is there.
 
 use super::diagnostic::{Diagnostic, Findings};
-use super::source::Span;
+use super::source::{SECRETS, Span};
 use super::words;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -154,8 +154,9 @@ impl<'s> Shape<'s, '_> {
         let meant = near
             .map(|near| table.iter().copied().chain([near]).map(str::to_owned).collect::<Vec<_>>());
         let finding = Diagnostic::error(message).at(span, "there is no such key").help(help);
-        let secret = near.is_some_and(|near| matches!(near, "key" | "pepper" | "secret"))
-            || table.first() == Some(&"auth");
+        let secret = near.is_some_and(|near| SECRETS.contains(&near))
+            || matches!(table, ["auth" | "redis", ..] | ["admin", "tokens", ..])
+            || matches!(table, ["store", "postgres", ..]);
         self.findings.push(if secret { finding.hide_rest() } else { finding });
         self.lost.0.extend(meant);
         self.lost.0.insert(self.path.clone());

@@ -164,11 +164,14 @@ fn read_text(path: &Path) -> Result<String, String> {
     })
 }
 
+/// Keys that hold a secret, or rather point to one.
+pub(crate) const SECRETS: [&str; 6] = ["secret", "pepper", "key", "token", "url", "replica_url"];
+
 /// Hides what looks like a secret that stands in a file, byte for byte: reports go to logs.
 pub(crate) fn mask(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        match ["secret", "pepper", "key"].iter().find_map(|key| literal_after(line, key)) {
+        match SECRETS.iter().find_map(|key| literal_after(line, key)) {
             Some(from) => {
                 let (open, hidden) = line.split_at(from);
                 shown.push_str(open);
@@ -211,6 +214,8 @@ mod tests {
             ("secret = \"env:JWT_SECRET\"", "secret = \"env:JWT_SECRET\""),
             ("key = \"file:tls/key.pem\" # there", "key = \"file:tls/key.pem\" # there"),
             ("secret = [\"hunter2\"]", "secret = ***********"),
+            ("url = \"postgres://u:hunter2@db/x\"", "url = ***************************"),
+            ("url = \"env:DATABASE_URL\"", "url = \"env:DATABASE_URL\""),
             ("monkey = \"x\"", "monkey = \"x\""),
             ("per = \"key\"", "per = \"key\""),
         ] {

@@ -3,7 +3,7 @@
 //! One trait, [`Written`], says for each how it is parsed, what it is called in a message, and
 //! which pattern editors check it by; `schema` uses it as the type of a key.
 
-use crate::limits::{Period, Rate};
+use crate::limits::{Period, Quota, QuotaPeriod, Rate};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -118,16 +118,7 @@ impl Written for Rate {
 
     fn parse(text: &str) -> Result<Self, Invalid> {
         const HELP: &str = "write permits per period: `10/s`, `100/min`, `5000/h` or `20000/d`";
-        let Some((permits, per)) = text.split_once('/') else {
-            return Err(Invalid::new("a period is missing", HELP));
-        };
-        let number: u32 = permits.parse().map_err(|_| Invalid::new(no_number(text), HELP))?;
-        let permits = NonZeroU32::new(number).ok_or_else(|| {
-            Invalid::new(
-                "this would refuse every request",
-                "at least 1 permit; to close a route, give it a fixed `reply`",
-            )
-        })?;
+        let (permits, per) = permits(text, HELP)?;
         let per = match per {
             "s" => Period::Second,
             "min" => Period::Minute,
@@ -137,6 +128,40 @@ impl Written for Rate {
         };
         Ok(Self { permits, per })
     }
+}
+
+impl Written for Quota {
+    const WHAT: &'static str = "a quota";
+    const PATTERN: Option<&'static str> = Some("^[1-9][0-9]*/(minute|hour|day|month)$");
+
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        const HELP: &str = "write permits per period of the calendar: `100/minute`, `5000/hour`, \
+                            `10000/day` or `200000/month`";
+        let (permits, per) = permits(text, HELP)?;
+        let per = match per {
+            "minute" => QuotaPeriod::Minute,
+            "hour" => QuotaPeriod::Hour,
+            "day" => QuotaPeriod::Day,
+            "month" => QuotaPeriod::Month,
+            other => return Err(Invalid::new(format!("`{other}` is not a period"), HELP)),
+        };
+        Ok(Self { permits, per })
+    }
+}
+
+/// The number before the `/`, and the period behind it.
+fn permits<'t>(text: &'t str, help: &str) -> Result<(NonZeroU32, &'t str), Invalid> {
+    let Some((permits, per)) = text.split_once('/') else {
+        return Err(Invalid::new("a period is missing", help));
+    };
+    let number: u32 = permits.parse().map_err(|_| Invalid::new(no_number(text), help))?;
+    let permits = NonZeroU32::new(number).ok_or_else(|| {
+        Invalid::new(
+            "this would refuse every request",
+            "at least 1 permit; to close a route, give it a fixed `reply`",
+        )
+    })?;
+    Ok((permits, per))
 }
 
 impl Written for SocketAddr {
@@ -301,6 +326,16 @@ mod tests {
         for text in ["", "12", "/s", "0/s", "12/sec", "-1/s", "12/", "4294967296/s", "1/s/s"] {
             assert!(Rate::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn quotas_have_a_period_of_the_calendar() {
+        let quota = Quota::parse("10000/day").unwrap();
+        assert_eq!((quota.permits.get(), quota.per), (10_000, QuotaPeriod::Day));
+        for text in ["", "12", "/day", "0/day", "12/d", "12/week", "-1/day", "4294967296/month"] {
+            assert!(Quota::parse(text).is_err(), "{text}");
+        }
+        assert!(Quota::parse("5/min").unwrap_err().help.contains("minute"));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 /// The kind of thing that a table of names holds: `route` for `routes`.
 fn kind(path: &[&str]) -> Option<(&'static str, usize)> {
     Some(match path {
+        ["admin", "tokens", _, ..] => ("admin token", 3),
         ["auth", "jwt", _, ..] => ("issuer", 3),
         ["listeners", _, ..] => ("listener", 2),
         ["plans", _, ..] => ("plan", 2),
+        ["policies", _, ..] => ("policy", 2),
         ["routes", _, ..] => ("route", 2),
         ["upstreams", _, ..] => ("upstream", 2),
         _ => return None,
@@ -77,6 +79,8 @@ mod tests {
             (&["auth", "jwt", "main"], "issuer `main`"),
             (&["routes", "a"], "route `a`"),
             (&["routes", "a", "cors"], "`cors` of route `a`"),
+            (&["admin", "tokens", "ci"], "admin token `ci`"),
+            (&["policies", "p", "limits", "l"], "limit `l` of policy `p`"),
             (&["plans", "p", "limits", "l"], "limit `l` of plan `p`"),
             (&["plans", "p", "limits", "l", "x"], "`x` of limit `l` of plan `p`"),
         ] {

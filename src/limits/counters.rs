@@ -91,6 +91,16 @@ impl Held<'_> {
         self.overflow_table().counter(key, meter, now)
     }
 
+    /// The counter of one of the held keys, if there is one.
+    pub(super) fn known(&mut self, key: u128) -> Option<&mut Counter> {
+        self.table(key)?.known(key)
+    }
+
+    /// An overflow counter, if there is one.
+    pub(super) fn spare(&mut self, key: u128) -> Option<&mut Counter> {
+        self.overflow_table().known(key)
+    }
+
     /// Sets one of the held counters back.
     pub(super) fn restore(&mut self, key: u128, counter: Counter) {
         if let Some(table) = self.table(key) {

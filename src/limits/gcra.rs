@@ -12,11 +12,13 @@
 //!
 //! Must stay true: no sum or product here can overflow `u128`. A moment is below 2^64 ns, permits
 //! and burst are below 2^32, a period is below 2^47 ns; so an instant is below 2^96 ticks, a debt
-//! at most 2^79, and a debt times a period below 2^126.
+//! at most 2^79. A share of a rate divides it by up to 2^12 tasks, and then a permit costs so many
+//! times more: a debt is at most 2^91, and what is left of it after whole permits, times what a
+//! permit costs, below 2^118.
 
-use super::rule::{Measure, Period, Rate, Rule};
+use super::rule::{Period, Rate};
 use crate::telemetry::Moment;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 /// A rate with its burst.
@@ -24,20 +26,30 @@ use std::time::Duration;
 pub(super) struct Meter {
     permits: NonZeroU32,
     burst: NonZeroU32,
+    /// The rate is divided by so many.
+    tasks: NonZeroU16,
     per: Period,
 }
 
+/// More tasks than any fleet has; so many at most share a rate.
+const MOST_TASKS: u16 = 4096;
+
 impl Meter {
     pub(super) const fn new(rate: Rate, burst: NonZeroU32) -> Self {
-        Self { permits: rate.permits, burst, per: rate.per }
+        Self { permits: rate.permits, burst, tasks: NonZeroU16::MIN, per: rate.per }
     }
 
-    /// The meter of a rule that has one.
-    pub(super) const fn of(rule: &Rule) -> Option<Self> {
-        match rule.measure {
-            Measure::Rate { rate, burst } => Some(Self::new(rate, burst)),
-            Measure::Quota(_) => None,
-        }
+    /// What each of `tasks` may let through when they cannot count together.
+    pub(super) fn share(self, tasks: u32) -> Self {
+        let tasks = u16::try_from(tasks).unwrap_or(MOST_TASKS).min(MOST_TASKS);
+        let tasks = NonZeroU16::new(tasks).unwrap_or(NonZeroU16::MIN);
+        let burst = self.burst.get() / u32::from(tasks.get());
+        Self { tasks, burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN), ..self }
+    }
+
+    /// The whole rate, for the fleet.
+    pub(super) const fn rate(self) -> Rate {
+        Rate { permits: self.permits, per: self.per }
     }
 
     pub(super) const fn burst(self) -> NonZeroU32 {
@@ -51,7 +63,7 @@ impl Meter {
 
     /// One permit, in ticks.
     fn cost(self) -> u128 {
-        self.per.span().as_nanos()
+        self.per.span().as_nanos() * u128::from(self.tasks.get())
     }
 
     /// The whole burst, in ticks.
@@ -107,11 +119,9 @@ impl Counter {
             return;
         }
         let debt = self.debt(now).min(self.meter.full());
-        let debt = if self.meter.per == meter.per {
-            debt
-        } else {
-            (debt * meter.cost()).div_ceil(self.meter.cost())
-        };
+        let (old, new) = (self.meter.cost(), meter.cost());
+        let debt =
+            if old == new { debt } else { debt / old * new + (debt % old * new).div_ceil(old) };
         self.tat = meter.ticks(now) + debt.min(meter.full());
         self.meter = meter;
     }
@@ -129,6 +139,16 @@ impl Counter {
         let debt = debt + self.meter.cost();
         self.tat = self.meter.ticks(now) + debt;
         Ok(Standing { debt, meter: self.meter })
+    }
+
+    /// Puts back a permit that was taken at `then` and not used.
+    ///
+    /// What may have been regained of it since is kept: others may have used that already.
+    pub(super) fn give_back(&mut self, meter: Meter, then: Moment, now: Moment) {
+        if self.meter == meter {
+            let regained = self.meter.ticks(now).saturating_sub(self.meter.ticks(then));
+            self.tat = self.tat.saturating_sub(self.meter.cost().saturating_sub(regained));
+        }
     }
 
     fn debt(&self, now: Moment) -> u128 {

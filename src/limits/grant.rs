@@ -1,9 +1,9 @@
 //! What the limits said to a request that may go on.
 
-use super::gcra::Standing;
 use super::wire::{self, Policies};
 use http::HeaderValue;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One request was taken from each counter that applies.
 #[derive(Clone, Debug, Default)]
@@ -17,16 +17,35 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub(super) struct Nearest {
     pub(super) quoted: Arc<str>,
-    pub(super) standing: Standing,
+    pub(super) left: Left,
+}
+
+/// What a rule has left for one subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) remaining: u32,
+    /// How long until there is one more.
+    pub(super) next: Duration,
+}
+
+impl Left {
+    pub(super) fn new(remaining: u64, next: Duration) -> Self {
+        Self { remaining: u32::try_from(remaining).unwrap_or(u32::MAX), next }
+    }
 }
 
 impl Grant {
     /// `RateLimit` for the enforced policy that is nearest to exhaustion: the fewest requests
     /// left, and among equals the longest wait for one more. `None` if nothing is enforced.
+    ///
+    /// Of a rule that is leased, what is left is a lower bound as far as this task knows: the permits
+    /// that it holds and those that Redis had left when this task last asked. What was regained since
+    /// is not in it; what other tasks have taken since is not off it, at most 100 ms' worth in a steady
+    /// flow.
     #[must_use]
     pub fn rate_limit(&self) -> Option<HeaderValue> {
-        let Nearest { quoted, standing } = self.nearest.as_ref()?;
-        wire::rate_limit(quoted, standing.remaining(), standing.next())
+        let Nearest { quoted, left } = self.nearest.as_ref()?;
+        wire::rate_limit(quoted, left.remaining, left.next)
     }
 
     /// `RateLimit-Policy`: every enforced policy. `None` if nothing is enforced.

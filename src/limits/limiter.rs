@@ -1,23 +1,31 @@
 //! The limits of a request, reserved as one step: all rules let it through, or none is charged.
 //!
-//! Must stay true: a request that is let through allocates nothing here unless it meets more rules
-//! than [`Few`] holds, more than two sets of enforced rules, or a rule in shadow mode that would
-//! refuse; the clock is read once, while the counters are held, so no counter ever sees time go back.
+//! What can be said here is said without waiting. Rules of the task come first, while their counters
+//! are held; then permits that were taken ahead of need; then, if a rule is left that only the fleet's
+//! counters can speak for, the request waits, under one deadline.
+//!
+//! Must stay true: a request that is let through without waiting allocates nothing here unless it
+//! meets more rules than [`Few`] holds, more than two sets of enforced rules, a rule in shadow mode
+//! that would refuse, or a lease that it has renewed; the clock is read while the counters are held,
+//! so no counter ever sees time go back.
 
-use super::counters::{Counters, Held};
+use super::charge::{Charge, Outcome, Way, answer};
 use super::few::Few;
-use super::gcra::{Counter, Standing};
-use super::grant::{Grant, Nearest};
-use super::refused::Refused;
-use super::rule::Rule;
-use super::rule_set::{Prepared, RuleSet};
-use super::subject::{Keyring, Subjects};
+use super::fleet::FleetCounters;
+use super::gcra::Meter;
+use super::grant::Grant;
+use super::ledger::Ledger;
+use super::refused::Stopped;
+use super::rule::{OnStoreFailure, Rule};
+use super::rule_set::{Gauge, RuleSet};
+use super::subject::{Keyring, Named, Subjects};
+use super::usage::{QuotaCount, UsageLog};
+use super::vitals::Vitals;
 use super::wire::Policies;
-use crate::telemetry::{Clock, Moment};
-use std::cmp::Reverse;
+use crate::telemetry::Clock;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 /// How many counters a process keeps unless told otherwise: 64 MB when all are in use.
 const ENTRIES: usize = 1_000_000;
@@ -28,63 +36,183 @@ const ENTRIES: usize = 1_000_000;
 /// that keep their id. Where such a rule's rate or burst has changed, permits in use stay in use
 /// and are regained at the new rate, with at most the new burst in use.
 pub struct Limiter {
-    clock: Clock,
-    keyring: Keyring,
-    counters: Counters,
+    ledger: Arc<Ledger>,
 }
 
 impl Limiter {
-    /// A limiter with room for a million counters.
+    /// A limiter with room for a million counters, all of them here. The secret hides who is counted.
     #[must_use]
-    pub fn new(clock: Clock) -> Arc<Self> {
-        Self::with_capacity(clock, ENTRIES)
+    pub fn new(clock: Clock, secret: &[u8; 16]) -> Arc<Self> {
+        Self::with_capacity(clock, secret, ENTRIES)
     }
 
     /// A limiter with room for about `entries` counters (each costs up to 64 bytes). Subjects
     /// that find none free share one for each rule.
     #[must_use]
-    pub fn with_capacity(clock: Clock, entries: usize) -> Arc<Self> {
-        Arc::new(Self { clock, keyring: Keyring::new(), counters: Counters::new(entries) })
+    pub fn with_capacity(clock: Clock, secret: &[u8; 16], entries: usize) -> Arc<Self> {
+        Self::build(clock, secret, entries, None, None)
+    }
+
+    /// A limiter that counts a fleet's rules in `fleet`, if there is one, under a secret that all tasks
+    /// share; quotas last in `log`.
+    #[must_use]
+    pub fn with_stores(
+        clock: Clock,
+        secret: &[u8; 16],
+        fleet: Option<Arc<dyn FleetCounters>>,
+        log: Option<Arc<dyn UsageLog>>,
+    ) -> Arc<Self> {
+        Self::build(clock, secret, ENTRIES, fleet, log)
+    }
+
+    fn build(
+        clock: Clock,
+        secret: &[u8; 16],
+        entries: usize,
+        fleet: Option<Arc<dyn FleetCounters>>,
+        log: Option<Arc<dyn UsageLog>>,
+    ) -> Arc<Self> {
+        let ledger = Ledger::new(clock, Keyring::new(secret), entries, fleet, log);
+        Arc::new(Self { ledger: Arc::new(ledger) })
     }
 
     /// How often a request was counted by its rule's shared counter, because all others were in
     /// use. Above zero means: more subjects are active than the limiter has counters.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.counters.overflowed()
+        self.ledger.counters.overflowed()
+    }
+
+    /// How the limits are doing.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            degraded: self.ledger.fleet.as_ref().is_some_and(|fleet| fleet.is_degraded()),
+            tasks: self.ledger.tasks(),
+            overflowed: self.overflowed(),
+            ..self.ledger.tally.read()
+        }
+    }
+
+    /// Says how many tasks there are, as far as the heartbeats in PostgreSQL and the file know. Shares
+    /// are divided by this, or by the number seen in Redis if that is larger.
+    pub fn expect_tasks(&self, tasks: u32) {
+        self.ledger.expected.store(tasks, Ordering::Relaxed);
+    }
+
+    /// What was let through of quotas since this was last called, for the next batch of the log.
+    #[must_use]
+    pub fn drain_quota_counts(&self) -> Vec<QuotaCount> {
+        self.ledger.drain()
+    }
+
+    /// Raises quotas to the totals that [`UsageLog::apply`] answered to these counts.
+    pub fn reconcile(&self, counts: &[QuotaCount], totals: &[u64]) {
+        self.ledger.reconcile(counts, totals);
     }
 
     /// Makes rules ready to be reserved. Rules that are off are left out.
     #[must_use]
     pub fn prepare(&self, rules: &[Rule]) -> RuleSet {
-        RuleSet::new(rules, &self.keyring)
+        RuleSet::new(rules, &self.ledger.keyring)
     }
 
     /// Takes one request from every rule of `sets`, or from none.
     ///
+    /// It waits only for rules that must ask the fleet's counters, and never longer than 20 ms. When
+    /// several subjects have to be asked and one refuses, what the rates of the others gave is forfeited.
+    ///
     /// # Errors
-    /// Rules that have nothing left; the longest wait among them is the answer.
-    pub fn reserve(&self, sets: &[&RuleSet], subjects: &Subjects<'_>) -> Result<Grant, Refused> {
+    /// Rules that have nothing left; the longest wait among them is the answer. Or a rule that cannot be
+    /// counted and says `closed`.
+    pub async fn reserve(
+        &self,
+        sets: &[&RuleSet],
+        subjects: &Subjects<'_>,
+    ) -> Result<Grant, Stopped> {
         if sets.iter().all(|set| set.rules().is_empty()) {
             return Ok(Grant::default());
         }
+        match self.begin(sets, subjects) {
+            Begun::Over(result) => result,
+            Begun::Open(mut charges) => {
+                self.ledger.settle(&mut charges).await;
+                if charges.iter().any(Charge::stops) {
+                    charges.iter_mut().for_each(|charge| self.ledger.give_back(charge));
+                }
+                answer(&charges, policies(sets))
+            }
+        }
+    }
+
+    /// All that can be said without waiting.
+    fn begin<'r>(&self, sets: &[&'r RuleSet], subjects: &Subjects<'_>) -> Begun<'r> {
+        let ledger = &self.ledger;
+        let mut named = Named::new(&ledger.keyring, subjects);
         let mut charges = Few::new();
         for rule in sets.iter().flat_map(|set| set.rules()) {
-            charges.push(Charge::new(rule, subjects));
+            let counted = rule.counted(&mut named);
+            charges.push(Charge::new(rule, counted, ledger.way(rule, counted.subject)));
         }
-        let mut held = self.counters.hold(charges.iter().map(|charge| charge.key));
-        let now = self.clock.now();
+        let counted_here = charges.iter().filter(|charge| meter_here(charge, ledger).is_some());
+        let mut held = ledger.counters.hold(counted_here.map(|charge| charge.counted.key));
+        let now = ledger.clock.now();
         for charge in charges.iter_mut() {
-            charge.take(&mut held, now);
+            if let Some(meter) = meter_here(charge, ledger) {
+                Ledger::take_counter(charge, meter, &mut held, now);
+            }
         }
-        let refused = charges.iter().any(|charge| charge.wait().is_some());
-        if refused {
-            // Backwards, so that a counter met twice ends as it began.
-            charges.iter().rev().for_each(|charge| charge.give_back(&mut held));
+        if !charges.iter().any(Charge::stops) {
+            charges.iter_mut().for_each(|charge| self.take_beside_counters(charge));
+        }
+        if charges.iter().any(Charge::stops) {
+            Ledger::restore(&mut charges, &mut held);
+            drop(held);
+            charges.iter_mut().for_each(|charge| ledger.give_back(charge));
+            return Begun::Over(answer(&charges, policies(sets)));
         }
         drop(held);
-        let policies = Policies::of(sets.iter().filter_map(|set| set.policy()));
-        if refused { Err(refuse(&charges, &policies)) } else { Ok(grant(&charges, policies)) }
+        if charges.iter().any(|charge| charge.outcome == Outcome::Open) {
+            return Begun::Open(Box::new(charges));
+        }
+        Begun::Over(answer(&charges, policies(sets)))
+    }
+
+    /// What a rule says that has no counter here, as far as that is known without waiting.
+    fn take_beside_counters(&self, charge: &mut Charge<'_>) {
+        let ledger = &self.ledger;
+        match (charge.way, charge.rule.gauge) {
+            (Way::Here, Gauge::Rate(_)) => {}
+            (Way::Here, Gauge::Quota(quota)) => ledger.take_quota_here(charge, quota),
+            (Way::Fall, _) => ledger.fall_back_beside_counters(charge),
+            (Way::Lease, Gauge::Rate(meter)) => ledger.take_leased(charge, meter),
+            (Way::Lease, Gauge::Quota(quota)) => ledger.take_quota_held(charge, quota),
+            (Way::Ask, _) => {}
+        }
+        if charge.outcome == Outcome::Open && charge.way == Way::Ask {
+            ledger.recall(charge);
+        }
+    }
+}
+
+/// How far a request got without waiting.
+enum Begun<'r> {
+    /// Some rules have not spoken yet.
+    Open(Box<Few<Charge<'r>>>),
+    /// All the way.
+    Over(Result<Grant, Stopped>),
+}
+
+fn policies(sets: &[&RuleSet]) -> Policies {
+    Policies::of(sets.iter().filter_map(|set| set.policy()))
+}
+
+/// The meter of a rate that is counted here, in full or as a share.
+fn meter_here(charge: &Charge<'_>, ledger: &Ledger) -> Option<Meter> {
+    match (charge.way, charge.rule.gauge, charge.rule.on_failure) {
+        (Way::Here, Gauge::Rate(meter), _) => Some(meter),
+        (Way::Fall, Gauge::Rate(meter), OnStoreFailure::Share) => Some(meter.share(ledger.tasks())),
+        _ => None,
     }
 }
 
@@ -94,107 +222,35 @@ impl fmt::Debug for Limiter {
     }
 }
 
-/// What one rule says to one request.
-struct Charge<'r> {
-    rule: &'r Prepared,
-    key: u128,
-    overflowed: bool,
-    /// The counter before anything was taken.
-    before: Counter,
-    outcome: Result<Standing, Duration>,
-}
-
-impl<'r> Charge<'r> {
-    fn new(rule: &'r Prepared, subjects: &Subjects<'_>) -> Self {
-        let before = Counter::idle(rule.meter);
-        let outcome = Err(Duration::ZERO);
-        Self { rule, key: rule.key(subjects), overflowed: false, before, outcome }
-    }
-
-    fn take(&mut self, held: &mut Held<'_>, now: Moment) {
-        let meter = self.rule.meter;
-        let counter = match held.counter(self.key, meter, now) {
-            Some(counter) => Some(counter),
-            None => {
-                self.key = self.rule.overflow_key();
-                self.overflowed = true;
-                held.overflow(self.key, meter, now)
-            }
-        };
-        // There is always room for an overflow counter; if there were none, nothing gets through.
-        self.outcome = counter.map_or(Err(meter.window()), |counter| {
-            counter.adopt(meter, now);
-            self.before = *counter;
-            counter.take(now)
-        });
-    }
-
-    fn give_back(&self, held: &mut Held<'_>) {
-        match (&self.outcome, self.overflowed) {
-            (Err(_), _) => {}
-            (Ok(_), true) => held.restore_overflow(self.key, self.before),
-            (Ok(_), false) => held.restore(self.key, self.before),
-        }
-    }
-
-    /// How long the request must wait for this rule, if the rule can say so.
-    fn wait(&self) -> Option<Duration> {
-        self.outcome.err().filter(|_| !self.rule.shadow)
-    }
-}
-
-fn grant(charges: &Few<Charge<'_>>, policies: Policies) -> Grant {
-    let mut grant = Grant { policies, ..Grant::default() };
-    let mut nearest: Option<(&Prepared, Standing)> = None;
-    for charge in charges.iter() {
-        match charge.outcome {
-            Err(_) => grant.would_refuse.push(Arc::clone(&charge.rule.id)),
-            Ok(_) if charge.rule.shadow => {}
-            Ok(standing) => {
-                if nearest.is_none_or(|(_, other)| nearness(standing) < nearness(other)) {
-                    nearest = Some((charge.rule, standing));
-                }
-            }
-        }
-    }
-    grant.nearest =
-        nearest.map(|(rule, standing)| Nearest { quoted: Arc::clone(&rule.quoted), standing });
-    grant
-}
-
-fn nearness(standing: Standing) -> (u32, Reverse<Duration>) {
-    (standing.remaining(), Reverse(standing.next()))
-}
-
-fn refuse(charges: &Few<Charge<'_>>, policies: &Policies) -> Refused {
-    let refusing = || charges.iter().filter_map(|charge| Some((charge.rule, charge.wait()?)));
-    let mut refused = Refused {
-        rule: Arc::default(),
-        retry_after: Duration::ZERO,
-        quoted: Arc::default(),
-        policy: policies.value(),
-        violated: refusing().map(|(rule, _)| Arc::clone(&rule.name)).collect(),
-    };
-    if let Some((rule, wait)) = refusing().max_by_key(|(_, wait)| *wait) {
-        refused.rule = Arc::clone(&rule.id);
-        refused.quoted = Arc::clone(&rule.quoted);
-        refused.retry_after = wait;
-    }
-    refused
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::refused::Refused;
     use super::super::rule::{
         Measure, Mode, OnStoreFailure, Period, Precision, Rate, Scope, Subject,
     };
     use super::super::subject::KeySubject;
     use super::*;
+    use futures_util::FutureExt as _;
     use http::HeaderValue;
     use std::num::NonZeroU32;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SECRET: &[u8; 16] = &[7; 16];
+
+    /// Without a fleet nothing is waited for.
+    fn reserve(
+        limiter: &Limiter,
+        sets: &[&RuleSet],
+        subjects: &Subjects<'_>,
+    ) -> Result<Grant, Refused> {
+        let result = limiter.reserve(sets, subjects).now_or_never().expect("an answer at once");
+        result.map_err(|stopped| match stopped {
+            Stopped::Refused(refused) => refused,
+            Stopped::Unavailable(unavailable) => panic!("{unavailable}"),
+        })
+    }
 
     /// A rule of `permits` each minute.
     fn rule(name: &str, permits: u32, burst: u32, subject: Subject) -> Rule {
@@ -227,7 +283,7 @@ mod tests {
     }
 
     fn admitted(limiter: &Limiter, sets: &[&RuleSet], subjects: &Subjects<'_>) -> usize {
-        std::iter::from_fn(|| limiter.reserve(sets, subjects).ok()).count()
+        std::iter::from_fn(|| reserve(limiter, sets, subjects).ok()).count()
     }
 
     fn text(value: Option<HeaderValue>) -> String {
@@ -236,12 +292,12 @@ mod tests {
 
     #[test]
     fn without_rules_everything_is_let_through_and_nothing_is_said() {
-        let limiter = Limiter::new(Clock::manual());
+        let limiter = Limiter::new(Clock::manual(), SECRET);
         let off = Rule { mode: Mode::Off, ..rule("off", 1, 1, Subject::Route) };
         let off = limiter.prepare(&[off]);
         for sets in [&[][..], &[&RuleSet::default()], &[&off, &RuleSet::default()]] {
             for _ in 0..3 {
-                let grant = limiter.reserve(sets, &anyone()).unwrap();
+                let grant = reserve(&limiter, sets, &anyone()).unwrap();
                 assert_eq!((grant.rate_limit(), grant.rate_limit_policy()), (None, None));
                 assert!(grant.would_refuse().is_empty());
             }
@@ -251,17 +307,17 @@ mod tests {
     #[test]
     fn a_client_is_told_what_is_left_and_when_to_return() {
         let clock = Clock::manual();
-        let limiter = Limiter::new(clock.clone());
+        let limiter = Limiter::new(clock.clone(), SECRET);
         let set = limiter.prepare(&[rule("burst", 2, 2, Subject::Address)]);
         let policy = "\"burst\";q=2;w=60";
 
         for expected in ["\"burst\";r=1;t=30", "\"burst\";r=0;t=30"] {
-            let grant = limiter.reserve(&[&set], &anyone()).unwrap();
+            let grant = reserve(&limiter, &[&set], &anyone()).unwrap();
             assert_eq!(text(grant.rate_limit()), expected);
             assert_eq!(text(grant.rate_limit_policy()), policy);
         }
         clock.advance(Duration::from_millis(500));
-        let refused = limiter.reserve(&[&set], &anyone()).unwrap_err();
+        let refused = reserve(&limiter, &[&set], &anyone()).unwrap_err();
         assert_eq!(refused.to_string(), "rate limit reached");
         assert_eq!(refused.retry_after, Duration::from_millis(29_500));
         assert_eq!(text(refused.rate_limit()), "\"burst\";r=0;t=30");
@@ -270,16 +326,16 @@ mod tests {
         assert!(refused.violated().eq(["burst"]));
 
         clock.advance(refused.retry_after - Duration::from_nanos(1));
-        let early = limiter.reserve(&[&set], &anyone()).unwrap_err();
+        let early = reserve(&limiter, &[&set], &anyone()).unwrap_err();
         assert_eq!(early.retry_after, Duration::from_nanos(1));
         assert_eq!(text(early.rate_limit()), "\"burst\";r=0;t=1");
         clock.advance(early.retry_after);
-        assert!(limiter.reserve(&[&set], &anyone()).is_ok());
+        assert!(reserve(&limiter, &[&set], &anyone()).is_ok());
     }
 
     #[test]
     fn the_policy_nearest_to_exhaustion_is_shown_and_every_policy_is_listed() {
-        let limiter = Limiter::new(Clock::manual());
+        let limiter = Limiter::new(Clock::manual(), SECRET);
         let plan = limiter.prepare(&[
             rule("burst", 1200, 20, Subject::Consumer),
             rule("small", 60, 5, Subject::Consumer),
@@ -306,53 +362,53 @@ mod tests {
             (&[&shadows], "", ""),
         ];
         for (sets, limit, policy) in table {
-            let grant = limiter.reserve(sets, &anyone()).unwrap();
+            let grant = reserve(&limiter, sets, &anyone()).unwrap();
             assert_eq!(text(grant.rate_limit()), limit);
             assert_eq!(text(grant.rate_limit_policy()), policy);
         }
         // Two more each: of two with as few left, the one that takes longer to come back.
         let other = from("192.0.2.2");
-        let grant = limiter.reserve(&[&route, &plan], &other).unwrap();
+        let grant = reserve(&limiter, &[&route, &plan], &other).unwrap();
         assert_eq!(text(grant.rate_limit()), "\"total\";r=3;t=2");
-        limiter.reserve(&[&plan], &other).unwrap();
-        let grant = limiter.reserve(&[&plan, &route], &other).unwrap();
+        reserve(&limiter, &[&plan], &other).unwrap();
+        let grant = reserve(&limiter, &[&plan, &route], &other).unwrap();
         assert_eq!(text(grant.rate_limit()), "\"total\";r=2;t=2");
     }
 
     #[test]
     fn the_longest_wait_is_the_answer_and_then_all_let_through() {
         let clock = Clock::manual();
-        let limiter = Limiter::new(clock.clone());
+        let limiter = Limiter::new(clock.clone(), SECRET);
         let sets = [
             limiter.prepare(&[rule("a", 60, 1, Subject::Route), rule("b", 6, 1, Subject::Route)]),
             limiter.prepare(&[rule("c", 20, 1, Subject::Route), rule("d", 60, 9, Subject::Route)]),
         ];
         let sets = [&sets[0], &sets[1]];
-        limiter.reserve(&sets, &anyone()).unwrap();
-        let refused = limiter.reserve(&sets, &anyone()).unwrap_err();
+        reserve(&limiter, &sets, &anyone()).unwrap();
+        let refused = reserve(&limiter, &sets, &anyone()).unwrap_err();
         assert!(refused.violated().eq(["a", "b", "c"]));
         assert_eq!((&*refused.rule, refused.retry_after), ("plan/test/b", SECOND * 10));
         assert_eq!(text(refused.rate_limit()), "\"b\";r=0;t=10");
         clock.advance(refused.retry_after);
-        assert!(limiter.reserve(&sets, &anyone()).is_ok());
+        assert!(reserve(&limiter, &sets, &anyone()).is_ok());
     }
 
     #[test]
     fn a_refused_request_is_charged_to_no_rule() {
         let clock = Clock::manual();
-        let limiter = Limiter::new(clock.clone());
+        let limiter = Limiter::new(clock.clone(), SECRET);
         let wide = limiter.prepare(&[rule("wide", 60, 10, Subject::Address), shadow("s", 60, 10)]);
         let narrow = limiter.prepare(&[rule("narrow", 1, 3, Subject::Route)]);
         assert_eq!(admitted(&limiter, &[&wide, &narrow], &anyone()), 3);
         for _ in 0..100 {
             // Between the requests time passes: what is given back is what was there.
             clock.advance(Duration::from_micros(1));
-            assert!(limiter.reserve(&[&wide, &narrow], &anyone()).is_err());
-            assert!(limiter.reserve(&[&narrow, &wide], &anyone()).is_err());
+            assert!(reserve(&limiter, &[&wide, &narrow], &anyone()).is_err());
+            assert!(reserve(&limiter, &[&narrow, &wide], &anyone()).is_err());
             // The same rule twice is charged twice, and given back twice.
-            assert!(limiter.reserve(&[&wide, &wide, &narrow], &anyone()).is_err());
+            assert!(reserve(&limiter, &[&wide, &wide, &narrow], &anyone()).is_err());
         }
-        let grant = limiter.reserve(&[&wide], &anyone()).unwrap();
+        let grant = reserve(&limiter, &[&wide], &anyone()).unwrap();
         assert_eq!(text(grant.rate_limit()), "\"wide\";r=6;t=1");
         assert_eq!(admitted(&limiter, &[&wide], &anyone()), 6);
     }
@@ -360,7 +416,7 @@ mod tests {
     #[test]
     fn a_shadow_rule_counts_and_never_refuses() {
         let clock = Clock::manual();
-        let limiter = Limiter::new(clock.clone());
+        let limiter = Limiter::new(clock.clone(), SECRET);
         let set = limiter.prepare(&[
             rule("enforced", 60, 5, Subject::Route),
             shadow("one", 60, 1),
@@ -374,14 +430,14 @@ mod tests {
             &["plan/test/one", "plan/test/two"],
         ];
         for ids in expected {
-            let grant = limiter.reserve(&[&set], &anyone()).unwrap();
+            let grant = reserve(&limiter, &[&set], &anyone()).unwrap();
             assert!(grant.would_refuse().iter().map(|id| &**id).eq(ids.iter().copied()));
         }
-        let refused = limiter.reserve(&[&set], &anyone()).unwrap_err();
+        let refused = reserve(&limiter, &[&set], &anyone()).unwrap_err();
         assert!(refused.violated().eq(["enforced"]));
         // What it would have refused it has not charged, as if it were enforced.
         clock.advance(SECOND);
-        let grant = limiter.reserve(&[&set], &anyone()).unwrap();
+        let grant = reserve(&limiter, &[&set], &anyone()).unwrap();
         assert!(grant.would_refuse().iter().map(|id| &**id).eq(["plan/test/two"]));
     }
 
@@ -414,18 +470,18 @@ mod tests {
             (Subject::Route, caller(carol, Some(ApiKey("k1"))), from("2001:db8::1"), true),
         ];
         for (subject, first, next, shared) in table {
-            let limiter = Limiter::new(Clock::manual());
+            let limiter = Limiter::new(Clock::manual(), SECRET);
             let set = limiter.prepare(&[rule("r", 1, 1, subject)]);
-            limiter.reserve(&[&set], &first).unwrap();
-            assert!(limiter.reserve(&[&set], &first).is_err());
-            assert_eq!(limiter.reserve(&[&set], &next).is_err(), shared, "{first:?} {next:?}");
+            reserve(&limiter, &[&set], &first).unwrap();
+            assert!(reserve(&limiter, &[&set], &first).is_err());
+            assert_eq!(reserve(&limiter, &[&set], &next).is_err(), shared, "{first:?} {next:?}");
         }
     }
 
     #[test]
     fn counters_survive_a_reload_even_of_a_changed_rule() {
         let clock = Clock::manual();
-        let limiter = Limiter::new(clock.clone());
+        let limiter = Limiter::new(clock.clone(), SECRET);
         let day = |permits| rule("r", permits, permits, Subject::Address);
         let before = limiter.prepare(&[day(10)]);
         assert_eq!(admitted(&limiter, &[&before], &anyone()), 10);
@@ -436,7 +492,7 @@ mod tests {
         assert_eq!(admitted(&limiter, &[&raised], &anyone()), 20);
         // A smaller one is at most used up, and its wait holds although it was just changed.
         let lowered = limiter.prepare(&[day(2)]);
-        let refused = limiter.reserve(&[&lowered], &anyone()).unwrap_err();
+        let refused = reserve(&limiter, &[&lowered], &anyone()).unwrap_err();
         assert_eq!(refused.retry_after, SECOND * 30);
         clock.advance(refused.retry_after);
         assert_eq!(admitted(&limiter, &[&lowered], &anyone()), 1);
@@ -448,7 +504,7 @@ mod tests {
     #[test]
     fn a_flood_of_subjects_shares_one_counter_and_opens_nothing() {
         let clock = Clock::manual();
-        let limiter = Limiter::with_capacity(clock.clone(), 100);
+        let limiter = Limiter::with_capacity(clock.clone(), SECRET, 100);
         let set = limiter.prepare(&[
             rule("address", 60, 5, Subject::Address),
             rule("total", 60, 60_000, Subject::Route),
@@ -458,7 +514,7 @@ mod tests {
             ..anyone()
         };
         let through = |range: std::ops::Range<u32>| {
-            range.filter(|n| limiter.reserve(&[&set], &flood(*n)).is_ok()).count()
+            range.filter(|n| reserve(&limiter, &[&set], &flood(*n)).is_ok()).count()
         };
         // One place is taken by the rule that counts all; then one burst for all the others.
         assert_eq!(through(0..10_000), 99 + 5);
@@ -477,7 +533,7 @@ mod tests {
 
     #[test]
     fn more_rules_than_fit_on_the_stack_are_one_step_too() {
-        let limiter = Limiter::new(Clock::manual());
+        let limiter = Limiter::new(Clock::manual(), SECRET);
         let rules: Vec<_> =
             (1..=40).map(|n| rule(&format!("r{n}"), 60, 5 + n, Subject::Address)).collect();
         let set = limiter.prepare(&rules);
@@ -488,7 +544,7 @@ mod tests {
 
     #[test]
     fn threads_get_exactly_the_burst_between_them() {
-        let limiter = Limiter::new(Clock::manual());
+        let limiter = Limiter::new(Clock::manual(), SECRET);
         let both = limiter.prepare(&[
             rule("address", 60, 1_000, Subject::Address),
             rule("total", 60, 700, Subject::Route),
@@ -500,7 +556,7 @@ mod tests {
                 let subjects = from(["192.0.2.1", "192.0.2.2"][thread % 2]);
                 scope.spawn(move || {
                     for _ in 0..2_000 {
-                        if limiter.reserve(&[both], &subjects).is_ok() {
+                        if reserve(&limiter, &[both], &subjects).is_ok() {
                             granted.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -519,7 +575,7 @@ mod tests {
         const BURST: u32 = 10;
         const RATE: u128 = 100_000;
         let clock = Clock::system();
-        let limiter = Limiter::new(clock.clone());
+        let limiter = Limiter::new(clock.clone(), SECRET);
         let set =
             limiter.prepare(&[rule("r", u32::try_from(RATE * 60).unwrap(), BURST, Subject::Route)]);
         let granted = AtomicU32::new(0);
@@ -528,7 +584,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        if limiter.reserve(&[&set], &anyone()).is_ok() {
+                        if reserve(&limiter, &[&set], &anyone()).is_ok() {
                             granted.fetch_add(1, Ordering::Relaxed);
                         }
                     }

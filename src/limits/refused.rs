@@ -1,11 +1,30 @@
-//! What the limits said to a request that must wait.
+//! What the limits said to a request that may not go on.
 
 use super::wire;
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// At least one rule has nothing left for this request; nothing was taken from any.
+/// Why a request gets no grant. Nothing that could be given back stays charged.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// It must wait.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A rule that may not be skipped could not be counted.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// The fleet's counters cannot be reached, and the rule says `closed`.
+#[derive(Debug, thiserror::Error)]
+#[error("the counters of a limit cannot be reached")]
+pub struct Unavailable {
+    /// The rule's id.
+    pub rule: Arc<str>,
+}
+
+/// At least one rule has nothing left for this request.
 #[derive(Debug, thiserror::Error)]
 #[error("rate limit reached")]
 pub struct Refused {

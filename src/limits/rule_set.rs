@@ -1,8 +1,9 @@
 //! The rules of a plan or a route, prepared once for each snapshot.
 
+use super::calendar;
 use super::gcra::Meter;
-use super::rule::{Mode, Rule, Subject};
-use super::subject::{Keyring, RuleKey, Subjects};
+use super::rule::{Measure, Mode, OnStoreFailure, Precision, Quota, Rule, Scope, Subject};
+use super::subject::{Counted, Keyring, Named, RuleKey};
 use super::wire;
 use http::HeaderValue;
 use std::fmt;
@@ -22,7 +23,7 @@ impl RuleSet {
         let rules: Vec<_> = rules
             .iter()
             .filter(|rule| rule.mode != Mode::Off)
-            .filter_map(|rule| Prepared::new(rule, keyring))
+            .map(|rule| Prepared::new(rule, keyring))
             .collect();
         let policies: Vec<_> =
             rules.iter().filter(|rule| !rule.shadow).map(Prepared::policy).collect();
@@ -46,6 +47,13 @@ impl fmt::Debug for RuleSet {
     }
 }
 
+/// What a rule counts, ready for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gauge {
+    Quota(Quota),
+    Rate(Meter),
+}
+
 /// One rule, ready to be counted.
 #[derive(Clone)]
 pub(super) struct Prepared {
@@ -53,36 +61,53 @@ pub(super) struct Prepared {
     pub(super) name: Arc<str>,
     /// The name as it stands in header fields.
     pub(super) quoted: Arc<str>,
-    pub(super) meter: Meter,
+    pub(super) gauge: Gauge,
     pub(super) shadow: bool,
+    /// Whether all tasks count together.
+    pub(super) shared: bool,
+    pub(super) precision: Precision,
+    pub(super) on_failure: OnStoreFailure,
     subject: Subject,
     key: RuleKey,
+    overflow: u128,
 }
 
 impl Prepared {
-    fn new(rule: &Rule, keyring: &Keyring) -> Option<Self> {
-        Some(Self {
+    fn new(rule: &Rule, keyring: &Keyring) -> Self {
+        let key = keyring.rule(&rule.id);
+        Self {
             id: Arc::clone(&rule.id),
             name: Arc::clone(&rule.name),
             quoted: wire::quote(&rule.name),
-            meter: Meter::of(rule)?,
+            gauge: match rule.measure {
+                Measure::Quota(quota) => Gauge::Quota(quota),
+                Measure::Rate { rate, burst } => Gauge::Rate(Meter::new(rate, burst)),
+            },
             shadow: rule.mode == Mode::Shadow,
+            shared: rule.scope == Scope::Fleet,
+            precision: rule.precision,
+            on_failure: rule.on_store_failure,
             subject: rule.subject.clone(),
-            key: keyring.rule(&rule.id),
-        })
+            key,
+            overflow: keyring.overflow(key),
+        }
     }
 
     fn policy(&self) -> String {
-        wire::policy(&self.quoted, self.meter.burst().get(), self.meter.window())
+        let (permits, window) = match self.gauge {
+            Gauge::Quota(quota) => (quota.permits, calendar::length(quota.per)),
+            Gauge::Rate(meter) => (meter.burst(), meter.window()),
+        };
+        wire::policy(&self.quoted, permits.get(), window)
     }
 
-    /// The key of the counter that a request is counted by.
-    pub(super) fn key(&self, subjects: &Subjects<'_>) -> u128 {
-        self.key.of(&self.subject, subjects)
+    /// Whom it counts a request for.
+    pub(super) fn counted(&self, named: &mut Named<'_>) -> Counted {
+        named.counted(&self.subject, self.key)
     }
 
     /// The key of the counter for the subjects that have none.
-    pub(super) fn overflow_key(&self) -> u128 {
-        self.key.overflow()
+    pub(super) const fn overflow_key(&self) -> u128 {
+        self.overflow
     }
 }

@@ -1,13 +1,16 @@
 //! Whom a request is counted for, and the key that a rule's counter is kept under.
 //!
-//! A key is 128 bits of SipHash under keys drawn when the process starts: nobody outside can look
-//! for two subjects that share a counter, and none are expected to by chance.
+//! A subject is 128 bits of SipHash-1-3 under a secret that all tasks of a fleet share: the same on
+//! every one of them, and nobody outside can look for two subjects that share a counter, or read a
+//! name out of Redis. A counter's key is the subject's hash and the rule's, one added to the other
+//! without carry; both are hashes under the secret, so sums meet as seldom as hashes do.
 //!
-//! Must stay true: what is hashed can be read back in only one way. Each part is preceded by its
-//! kind and its length.
+//! Must stay true: what is hashed can be read back in only one way, on every machine. Each part is
+//! preceded by its kind and its length.
 
 use super::rule::Subject;
-use std::hash::{BuildHasher as _, DefaultHasher, Hasher as _, RandomState};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use std::hash::Hasher as _;
 use std::net::IpAddr;
 
 /// Whom a request can be counted for.
@@ -35,70 +38,109 @@ pub enum KeySubject<'a> {
     },
 }
 
-/// Draws keys for a process's counters.
-pub(super) struct Keyring([RandomState; 2]);
+/// What tells a route's subject, an overflow counter and a rule from other things that are hashed.
+const ROUTE: u8 = 0;
+const CONSUMER: u8 = 1;
+const API_KEY: u8 = 2;
+const JWT: u8 = 3;
+const IPV4: u8 = 4;
+const IPV6: u8 = 5;
+const OVERFLOW: u8 = 6;
+const RULE: u8 = 7;
+
+/// Makes the keys of counters.
+pub(super) struct Keyring(SipHasher13);
 
 impl Keyring {
-    pub(super) fn new() -> Self {
-        Self([RandomState::new(), RandomState::new()])
+    pub(super) fn new(secret: &[u8; 16]) -> Self {
+        Self(SipHasher13::new_with_key(secret))
     }
 
     /// What all keys of a rule have in common.
     pub(super) fn rule(&self, id: &str) -> RuleKey {
-        RuleKey(self.0.each_ref().map(|keys| {
-            let mut half = keys.build_hasher();
-            half.write_u64(keys.hash_one(id));
-            half
-        }))
+        RuleKey(self.hash(RULE, &[id.as_bytes()]))
     }
-}
 
-/// The hash so far, with only the subject missing. What is fed to it is a whole number of words
-/// up to the last text, which SipHash takes in fastest.
-#[derive(Clone)]
-pub(super) struct RuleKey([DefaultHasher; 2]);
-
-impl RuleKey {
-    /// The key of the counter that `subject` picks for this request.
-    ///
-    /// A caller without a consumer or a credential, on an open route, is counted by address: a
-    /// limit never lapses because there is nobody to name.
-    pub(super) fn of(&self, subject: &Subject, subjects: &Subjects<'_>) -> u128 {
-        let mut key = self.clone();
-        match (subject, subjects.consumer, subjects.key) {
-            (Subject::Route, ..) => key.bytes(0, &[]),
-            (Subject::Consumer, Some(consumer), _) => key.bytes(1, consumer.as_bytes()),
-            (Subject::Key, _, Some(KeySubject::ApiKey(id))) => key.bytes(2, id.as_bytes()),
-            (Subject::Key, _, Some(KeySubject::Jwt { issuer, subject })) => {
-                key.bytes(3, issuer.as_bytes());
-                key.bytes(3, subject.as_bytes());
-            }
-            (Subject::Address | Subject::Consumer | Subject::Key, ..) => {
-                match subjects.address.to_canonical() {
-                    IpAddr::V4(address) => key.bytes(4, &address.octets()),
-                    IpAddr::V6(address) => key.bytes(5, &(address.to_bits() >> 64).to_be_bytes()),
-                }
-            }
-        }
-        key.finish()
+    /// Whom a rule counts that counts a subject with this hash.
+    pub(super) fn known(&self, rule: &str, subject: u128) -> Counted {
+        Counted { subject, key: subject ^ self.rule(rule).0 }
     }
 
     /// The key of the counter for the subjects that have none.
-    pub(super) fn overflow(&self) -> u128 {
-        let mut key = self.clone();
-        key.bytes(6, &[]);
-        key.finish()
+    pub(super) fn overflow(&self, rule: RuleKey) -> u128 {
+        self.hash(OVERFLOW, &[&rule.0.to_le_bytes()])
     }
 
-    fn bytes(&mut self, kind: u8, bytes: &[u8]) {
-        for half in &mut self.0 {
-            half.write_u64((bytes.len() as u64) << 8 | u64::from(kind));
-            half.write(bytes);
+    /// The hash of the one that `subject` picks for this request.
+    ///
+    /// A caller without a consumer or a credential, on an open route, is counted by address: a
+    /// limit never lapses because there is nobody to name. A rule that counts all requests together
+    /// is a subject of its own, so that such rules are spread over the shards of a Redis Cluster.
+    fn subject(&self, subject: &Subject, subjects: &Subjects<'_>, rule: RuleKey) -> u128 {
+        match (subject, subjects.consumer, subjects.key) {
+            (Subject::Route, ..) => self.hash(ROUTE, &[&rule.0.to_le_bytes()]),
+            (Subject::Consumer, Some(consumer), _) => self.hash(CONSUMER, &[consumer.as_bytes()]),
+            (Subject::Key, _, Some(KeySubject::ApiKey(id))) => self.hash(API_KEY, &[id.as_bytes()]),
+            (Subject::Key, _, Some(KeySubject::Jwt { issuer, subject })) => {
+                self.hash(JWT, &[issuer.as_bytes(), subject.as_bytes()])
+            }
+            (Subject::Address | Subject::Consumer | Subject::Key, ..) => {
+                match subjects.address.to_canonical() {
+                    IpAddr::V4(address) => self.hash(IPV4, &[&address.octets()]),
+                    IpAddr::V6(address) => {
+                        self.hash(IPV6, &[&(address.to_bits() >> 64).to_be_bytes()])
+                    }
+                }
+            }
         }
     }
 
-    fn finish(&self) -> u128 {
-        self.0.iter().fold(0, |key, half| (key << 64) | u128::from(half.finish()))
+    fn hash(&self, kind: u8, parts: &[&[u8]]) -> u128 {
+        let mut hasher = self.0;
+        for part in parts {
+            hasher.write(&((part.len() as u64) << 8 | u64::from(kind)).to_le_bytes());
+            hasher.write(part);
+        }
+        hasher.finish128().as_u128()
+    }
+}
+
+/// The hash of a rule's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RuleKey(u128);
+
+/// Whom one rule counts one request for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// The subject's hash: all that is kept of one subject in Redis is kept together.
+    pub(super) subject: u128,
+    /// The key of the rule's counter for it.
+    pub(super) key: u128,
+}
+
+/// The subjects of one request, each hashed at most once.
+pub(super) struct Named<'a> {
+    keyring: &'a Keyring,
+    subjects: &'a Subjects<'a>,
+    known: [Option<u128>; 3],
+}
+
+impl<'a> Named<'a> {
+    pub(super) const fn new(keyring: &'a Keyring, subjects: &'a Subjects<'a>) -> Self {
+        Self { keyring, subjects, known: [None; 3] }
+    }
+
+    /// Whom `rule` counts this request for.
+    pub(super) fn counted(&mut self, subject: &Subject, rule: RuleKey) -> Counted {
+        let hash = || self.keyring.subject(subject, self.subjects, rule);
+        let known = match subject {
+            Subject::Route => None,
+            Subject::Address => self.known.first_mut(),
+            Subject::Consumer => self.known.get_mut(1),
+            Subject::Key => self.known.get_mut(2),
+        };
+        let subject = known.map_or_else(hash, |known| *known.get_or_insert_with(hash));
+        Counted { subject, key: subject ^ rule.0 }
     }
 }
 
@@ -118,7 +160,7 @@ mod tests {
     #[test]
     fn subjects_that_differ_never_share_a_key() {
         use KeySubject::{ApiKey, Jwt};
-        let ring = Keyring::new();
+        let ring = Keyring::new(&[7; 16]);
         let jwt = |issuer, subject| Some(Jwt { issuer, subject });
         let table = [
             (Subject::Route, subjects("192.0.2.1", None, None)),
@@ -138,17 +180,22 @@ mod tests {
         for rule in ["plan/a/b", "plan/a/bc"] {
             let key = ring.rule(rule);
             for (subject, subjects) in &table {
-                let hit = seen.insert(key.of(subject, subjects), (rule, subject, subjects));
+                let counted = Named::new(&ring, subjects).counted(subject, key);
+                let hit = seen.insert(counted.key, (rule, subject, subjects));
                 assert!(hit.is_none(), "{hit:?} and {rule} {subject:?} {subjects:?}");
             }
-            assert!(seen.insert(key.overflow(), (rule, &table[0].0, &table[0].1)).is_none());
+            let overflow = ring.overflow(key);
+            assert!(seen.insert(overflow, (rule, &table[0].0, &table[0].1)).is_none());
         }
     }
 
     #[test]
     fn who_is_the_same_to_a_rule_has_the_same_key() {
-        let key = Keyring::new().rule("route/a/b");
-        let of = |subject, address, consumer| key.of(&subject, &subjects(address, consumer, None));
+        let ring = Keyring::new(&[7; 16]);
+        let of = |subject, address, consumer| {
+            let subjects = subjects(address, consumer, None);
+            Named::new(&ring, &subjects).counted(&subject, ring.rule("route/a/b"))
+        };
         let table = [
             // One client has a /64 of IPv6, and two ways of writing an IPv4 address.
             (Subject::Address, "2001:db8::1", "2001:db8::ffff:1:2:3"),
@@ -169,10 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn another_process_has_other_keys() {
-        let route = |ring: Keyring| {
-            ring.rule("route/a/b").of(&Subject::Route, &subjects("192.0.2.1", None, None))
+    fn subjects_are_the_same_on_every_task_and_told_apart_by_the_secret() {
+        let subjects = subjects("192.0.2.1", Some("carol"), None);
+        let hash = |secret: u8, rule, subject| {
+            let ring = Keyring::new(&[secret; 16]);
+            Named::new(&ring, &subjects).counted(&subject, ring.rule(rule)).subject
         };
-        assert_ne!(route(Keyring::new()), route(Keyring::new()));
+        assert_eq!(hash(1, "plan/a/b", Subject::Consumer), hash(1, "plan/a/c", Subject::Consumer));
+        assert_ne!(hash(1, "plan/a/b", Subject::Consumer), hash(2, "plan/a/b", Subject::Consumer));
+        assert_ne!(hash(1, "plan/a/b", Subject::Route), hash(1, "plan/a/c", Subject::Route));
+        // What other builds and machines must make of it, too.
+        assert_eq!(
+            format!("{:032x}", hash(1, "plan/a/b", Subject::Consumer)),
+            "4eb78b3a2e6c2b504f5eb77955e37a27"
+        );
     }
 }

@@ -45,6 +45,12 @@ impl Table {
         self.slots.get_mut(at)?.as_mut().map(|entry| &mut entry.counter)
     }
 
+    /// The counter of `key`, if there is one.
+    pub(super) fn known(&mut self, key: u128) -> Option<&mut Counter> {
+        let at = self.find(key)?;
+        self.slots.get_mut(at)?.as_mut().map(|entry| &mut entry.counter)
+    }
+
     /// Sets the counter of `key` back to what it was.
     pub(super) fn restore(&mut self, key: u128, counter: Counter) {
         if let Some(at) = self.find(key) {
@@ -55,6 +61,7 @@ impl Table {
     fn find(&self, key: u128) -> Option<usize> {
         let mut at = self.home(key);
         loop {
+            // Of no slots, none is found.
             match self.entry(at) {
                 Some(entry) if entry.key == key => return Some(at),
                 Some(_) => at = self.after(at),

@@ -3,6 +3,7 @@
 use super::exchange::{self, Exchange};
 use super::rejection::Rejection;
 use crate::auth::{Caller, Credential};
+use crate::limits::Outcome;
 use crate::snapshot::Parts;
 use crate::telemetry::AccessLog;
 use crate::telemetry::record::{Credential as Used, End, Record};
@@ -14,6 +15,13 @@ use pingora_proxy::Session;
 const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 /// What is recorded when a client left before it could be told anything (nginx's code for it).
 const CLIENT_GONE: u16 = 499;
+
+/// Counts a request that the limits let through, or refused, as usage of its consumer.
+pub(super) fn count_usage(ctx: &Exchange, outcome: Outcome, parts: &Parts) {
+    let (Some(route), Some(caller)) = (ctx.route(), ctx.trail.caller.as_deref()) else { return };
+    let consumer = (&caller.consumer.id, &caller.consumer.username);
+    parts.tally.count(consumer, &route.class, outcome, ctx.began_at);
+}
 
 /// Records a request that is over.
 pub(super) fn record(
@@ -114,6 +122,9 @@ fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
     match &ctx.rejection {
         Some(Rejection::Access(denied)) => Some(denied.reason()),
         Some(Rejection::Limit(refused)) => Some(&refused.rule),
+        Some(Rejection::Policy(excluded)) => Some(excluded.policy.cause(excluded.unmet)),
+        Some(Rejection::PolicyUnknown { policy }) => Some(policy),
+        Some(Rejection::LimitUnavailable(unavailable)) => Some(&unavailable.rule),
         Some(Rejection::Internal) | None => error.map(|error| error.etype().as_str()),
         Some(_) => error
             .filter(|error| *error.etype() != ErrorType::InternalError)

@@ -89,6 +89,12 @@ impl<'a> Head<'a> {
         &self.host
     }
 
+    /// The resolved address of the client.
+    #[must_use]
+    pub const fn client(&self) -> IpAddr {
+        self.client
+    }
+
     /// The fields.
     #[must_use]
     pub fn headers(&self) -> &'a HeaderMap {

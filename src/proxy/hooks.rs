@@ -15,6 +15,7 @@ use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection};
 use super::reply;
 use super::wire::HeadCaps;
+use crate::limits::Outcome;
 use crate::snapshot::{Action, Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
@@ -67,9 +68,16 @@ impl Gateway {
         {
             return Ok(Verdict::Health);
         }
-        pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail)
-            .await
-            .map(Verdict::Decided)
+        let decided = pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail).await;
+        let outcome = match &decided {
+            Ok(Decision::Admit(_)) => Some(Outcome::Admitted),
+            Err(Rejection::Limit(_)) => Some(Outcome::Refused),
+            Ok(Decision::Preflight(_)) | Err(_) => None,
+        };
+        if let Some(outcome) = outcome {
+            account::count_usage(ctx, outcome, &self.parts);
+        }
+        decided.map(Verdict::Decided)
     }
 
     /// Runs what was decided; whether the request is answered with that.

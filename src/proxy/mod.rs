@@ -2,7 +2,7 @@
 //!
 //! A request meets the files in this order: `stream` with `gate` and `stall`, `waits`, `connection`
 //! and `http2` (bytes, deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls),
-//! `client` and `head` (who and what), `pipeline` (may it), `passage`, `forward`, `hop`, `watchdog`
+//! `client` and `head` (who and what), `pipeline` with `policies` (may it), `passage`, `forward`, `hop`, `watchdog`
 //! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
@@ -19,6 +19,7 @@ mod hop;
 mod http2;
 pub mod passage;
 pub mod pipeline;
+pub mod policies;
 pub mod rejection;
 pub mod reply;
 mod stall;

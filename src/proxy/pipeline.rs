@@ -4,9 +4,10 @@
 //! browsers send without credentials, comes before them. Only this file makes an [`Admission`].
 
 use super::head::Head;
+use super::policies::Policies;
 use super::rejection::Rejection;
 use crate::auth::{Caller, Denied};
-use crate::limits::{Grant, Limiter};
+use crate::limits::{Grant, Limiter, Stopped};
 use crate::routing::Preflight;
 use crate::snapshot::{Limits, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
@@ -65,34 +66,40 @@ pub async fn decide(
         }
         identified => identified?,
     };
-    let plan = match trail.caller.as_deref() {
+    let caller = trail.caller.as_deref();
+    let policies = Policies::find(snapshot, route, caller, head)?;
+    let plan = match caller {
         Some(caller) => Some(snapshot.plan(caller).ok_or(Rejection::PlanUnknown)?),
         None => None,
     };
-    let grant = reserve(limiter, plan, route, head, trail)?;
+    let grant = reserve(limiter, plan, route, &policies, head, trail).await?;
     Ok(Decision::Admit(Admission { grant, _made_here: () }))
 }
 
-/// Takes one request from the caller's plan and from the route; the strictest answer wins.
-fn reserve(
+/// Takes one request from the caller's plan, from the route with its policies, and from the
+/// caller's own policies; the strictest answer wins.
+async fn reserve(
     limiter: &Limiter,
     plan: Option<&Limits>,
     route: &Route,
+    policies: &Policies<'_>,
     head: &Head<'_>,
     trail: &Trail,
 ) -> Result<Grant, Rejection> {
     let subjects = head.subjects(trail.caller.as_deref());
-    let granted = match plan {
-        Some(plan) => limiter.reserve(&[&plan.rules, &route.limits.rules], &subjects),
-        None => limiter.reserve(&[&route.limits.rules], &subjects),
-    };
-    let metrics = |id: &str| plan.and_then(|plan| plan.metrics(id)).or(route.limits.metrics(id));
+    let sets = policies.sets(plan, &route.limits);
+    let granted = limiter.reserve(sets.rules(), &subjects).await;
+    let metrics = |id: &str| sets.metrics(id);
     match &granted {
         Ok(grant) => {
             let refused = grant.would_refuse().iter();
             refused.filter_map(|id| metrics(id)).for_each(RuleMetrics::shadow);
         }
-        Err(refused) => metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused),
+        Err(Stopped::Refused(refused)) => {
+            metrics(&refused.rule).into_iter().for_each(RuleMetrics::refused);
+        }
+        // Counted as a fallback by the limiter, and by its code with the route.
+        Err(Stopped::Unavailable(_)) => {}
     }
     Ok(granted?)
 }

@@ -3,11 +3,14 @@
 //! Each stage owns its reasons and knows nothing of HTTP; this file gives each a status, a stable
 //! code and a sentence. A new reason does not compile until it has all three.
 
+use super::policies::Excluded;
+use crate::auth::access::Unmet;
 use crate::auth::{Denied, Method};
-use crate::limits::Refused;
+use crate::limits::{self, Refused, Stopped};
 use crate::routing::{BadHost, BadTarget, NoMatch};
 use crate::upstreams;
 use http::StatusCode;
+use std::sync::Arc;
 
 /// A head that is refused before any route is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,9 +163,21 @@ pub enum Rejection {
     /// How often.
     #[error(transparent)]
     Limit(#[from] Refused),
+    /// A limit that cannot be counted now, and must be.
+    #[error(transparent)]
+    LimitUnavailable(#[from] limits::Unavailable),
     /// The consumer's plan is not in force anywhere.
     #[error("the consumer's plan does not exist")]
     PlanUnknown,
+    /// A condition of a policy.
+    #[error(transparent)]
+    Policy(#[from] Excluded),
+    /// A policy of the consumer is not in force anywhere.
+    #[error("a policy of the consumer does not exist")]
+    PolicyUnknown {
+        /// Its name.
+        policy: Arc<str>,
+    },
     /// Where to.
     #[error(transparent)]
     Route(#[from] NoMatch),
@@ -172,6 +187,15 @@ pub enum Rejection {
     /// The upstream, before it was tried.
     #[error(transparent)]
     Unavailable(#[from] upstreams::Unavailable),
+}
+
+impl From<Stopped> for Rejection {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Refused(refused) => refused.into(),
+            Stopped::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
 }
 
 /// What a client is told: see WIRE section 3 and RFC 9457.
@@ -211,8 +235,17 @@ impl Rejection {
                     8,
                 )
             },
+            Self::LimitUnavailable(_) => Told {
+                kind: REDUCED,
+                ..told(503, "limits_unavailable", "Limits cannot be counted at the moment", 14)
+            },
             Self::PlanUnknown => {
                 told(403, "plan_unknown", "The consumer has no plan that is in force", 7)
+            }
+            Self::Policy(Excluded { unmet: Unmet::Scopes, .. }) => lacking_scope(),
+            Self::Policy(_) => told(403, "policy_denied", "A policy does not let this through", 7),
+            Self::PolicyUnknown { .. } => {
+                told(403, "policy_unknown", "The consumer has a policy that is not in force", 7)
             }
             Self::Route(NoMatch::Method { .. }) => {
                 told(405, "method_not_allowed", "The method is not allowed here", 12)
@@ -245,6 +278,10 @@ fn told(status: u16, code: &'static str, title: &'static str, grpc: u8) -> Told 
     }
 }
 
+fn lacking_scope() -> Told {
+    told(403, "insufficient_scope", "The credential lacks a required scope", 7)
+}
+
 fn access(denied: &Denied) -> Told {
     match denied {
         Denied::NoCredential => told(401, "no_credential", "A credential is required", 16),
@@ -257,9 +294,7 @@ fn access(denied: &Denied) -> Told {
         Denied::Ambiguous { .. } => {
             told(401, "ambiguous_credentials", "More than one credential was sent", 16)
         }
-        Denied::Scope { .. } => {
-            told(403, "insufficient_scope", "The credential lacks a required scope", 7)
-        }
+        Denied::Scope { .. } => lacking_scope(),
         Denied::Unavailable(_) => Told {
             kind: REDUCED,
             ..told(503, "directory_unavailable", "Credentials cannot be checked at the moment", 14)

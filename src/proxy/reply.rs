@@ -8,7 +8,9 @@ use super::drain::Drain;
 use super::exchange::Exchange;
 use super::forward;
 use super::head;
+use super::policies::Excluded;
 use super::rejection::{BadHead, Rejection, Told};
+use crate::auth::access::Unmet;
 use crate::auth::{Denied, Method as Credentials};
 use crate::routing::{CORS_FIELDS, NoMatch, Preflight};
 use crate::snapshot::{Answer, Route};
@@ -148,6 +150,7 @@ fn explain(
 ) {
     match rejection {
         Rejection::Access(denied) => challenge(response, exchange.route(), denied),
+        Rejection::Policy(excluded) => lacking_scope(response, exchange.route(), excluded),
         Rejection::Limit(refused) => {
             if let Some(policy) = refused.rate_limit_policy() {
                 response.insert(RATE_LIMIT_POLICY, policy);
@@ -180,6 +183,15 @@ fn challenge(response: &mut HeaderMap, route: Option<&Route>, denied: &Denied) {
     };
     for value in values {
         response.append(WWW_AUTHENTICATE, value.clone());
+    }
+}
+
+/// The same for a scope that a policy asks for, where the route takes tokens.
+fn lacking_scope(response: &mut HeaderMap, route: Option<&Route>, excluded: &Excluded) {
+    let tokens = route.is_some_and(|route| route.challenges.insufficient_scope.is_some());
+    let challenge = excluded.policy.insufficient_scope.as_ref();
+    if let Some(challenge) = challenge.filter(|_| tokens && excluded.unmet == Unmet::Scopes) {
+        response.append(WWW_AUTHENTICATE, challenge.clone());
     }
 }
 

@@ -1,12 +1,15 @@
 //! Adapters behind the ports that `auth` and `limits` define.
 
+pub mod cached;
 pub mod embedded;
 pub mod postgres;
 mod reactor;
+pub mod redis;
 
 pub use embedded::{Embedded, StoreError};
 pub use postgres::{Postgres, PostgresError};
 pub use reactor::Reactor;
+pub use redis::Redis;
 
 use crate::auth::audit::Audit;
 use crate::auth::changes::ChangeFeed;

@@ -3,5 +3,8 @@
 pub mod demo;
 pub mod feed;
 pub mod health;
+pub mod publish;
 pub mod reload;
+pub mod rows;
+pub mod usage;
 pub mod watch;

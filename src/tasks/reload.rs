@@ -3,10 +3,10 @@
 //! Must stay true: all or nothing. Whatever is wrong with the files, the snapshot in force stays,
 //! and the log and a metric say so. No secret is made: one that is lost would be lost for good.
 
+use super::publish::{Published, Publisher};
 use super::watch::FileWatch;
-use crate::config::{self, Fixed, Loaded, Report, SecretFiles};
-use crate::snapshot::{Live, Parts, Snapshot};
-use crate::upstreams::BuildError;
+use crate::config::{self, Fixed, Report, SecretFiles};
+use crate::snapshot::BuildError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::Signal;
@@ -26,8 +26,7 @@ enum Refused {
 pub struct Reload {
     dir: PathBuf,
     fixed: Fixed,
-    live: Arc<Live>,
-    parts: Parts,
+    publisher: Arc<Publisher>,
     watch: Option<FileWatch>,
     /// What the configuration in force has watched.
     watched: Vec<PathBuf>,
@@ -41,19 +40,18 @@ enum Outcome {
 }
 
 impl Reload {
-    /// Reloads from `dir` into `live` whenever `watch`, which looks at `watched`, or `hangup` says so;
-    /// `fixed` is what the process runs with.
+    /// Reloads from `dir` through `publisher` whenever `watch`, which looks at `watched`, or `hangup`
+    /// says so; `fixed` is what the process runs with.
     #[must_use]
     pub const fn new(
         dir: PathBuf,
         fixed: Fixed,
-        live: Arc<Live>,
-        parts: Parts,
+        publisher: Arc<Publisher>,
         watch: Option<FileWatch>,
         watched: Vec<PathBuf>,
         hangup: Signal,
     ) -> Self {
-        Self { dir, fixed, live, parts, watch, watched, hangup }
+        Self { dir, fixed, publisher, watch, watched, hangup }
     }
 
     /// Runs until it is dropped.
@@ -72,7 +70,7 @@ impl Reload {
             Ok(Outcome::InForce { revision, watched, warnings }) => {
                 self.rewatch(&watched);
                 self.watched = watched;
-                self.parts.metrics.reload_succeeded(revision);
+                self.publisher.parts().metrics.reload_succeeded(revision);
                 if !warnings.is_empty() {
                     log::warn!(warnings:% = warnings; "the configuration has warnings");
                 }
@@ -80,7 +78,7 @@ impl Reload {
                     "configuration is in force");
             }
             Ok(Outcome::Unchanged { revision }) => {
-                self.parts.metrics.reload_succeeded(revision);
+                self.publisher.parts().metrics.reload_succeeded(revision);
                 log::info!(trigger = trigger, revision = revision; "configuration is unchanged");
             }
             Err(refused) => {
@@ -88,8 +86,8 @@ impl Reload {
                     // A file that the refused configuration names may be on its way.
                     self.rewatch(&[&self.watched, report.watched()].concat());
                 }
-                self.parts.metrics.reload_failed();
-                let revision = self.live.load().revision;
+                self.publisher.parts().metrics.reload_failed();
+                let revision = self.publisher.live().load().revision;
                 log::error!(trigger = trigger, revision = revision, reason:% = refused;
                     "configuration is refused, the old one stays in force");
             }
@@ -104,12 +102,16 @@ impl Reload {
 
     async fn attempt(&self) -> Result<Outcome, Refused> {
         let (dir, fixed) = (self.dir.clone(), self.fixed.clone());
-        let (live, parts) = (Arc::clone(&self.live), self.parts.clone());
+        let publisher = Arc::clone(&self.publisher);
         // Compiling thousands of routes takes longer than a request should wait.
         tokio::task::spawn_blocking(move || {
             let loaded = config::load(&dir, SecretFiles::Keep).map_err(Refused::Files)?;
             loaded.check_fixed(&fixed).map_err(Refused::Files)?;
-            Ok(publish(loaded, &live, &parts)?)
+            let (watched, warnings) = (loaded.watched, loaded.warnings);
+            Ok(match publisher.files(loaded.config)? {
+                Published::InForce(revision) => Outcome::InForce { revision, watched, warnings },
+                Published::Unchanged(revision) => Outcome::Unchanged { revision },
+            })
         })
         .await?
     }
@@ -121,14 +123,4 @@ async fn changed(watch: &mut Option<FileWatch>) {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
-}
-
-fn publish(loaded: Loaded, live: &Live, parts: &Parts) -> Result<Outcome, BuildError> {
-    let current = live.load();
-    if loaded.config == current.config {
-        return Ok(Outcome::Unchanged { revision: current.revision });
-    }
-    let revision = current.revision + 1;
-    live.publish(Snapshot::build(loaded.config, parts, revision)?);
-    Ok(Outcome::InForce { revision, watched: loaded.watched, warnings: loaded.warnings })
 }

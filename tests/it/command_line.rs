@@ -78,7 +78,7 @@ fn expect(folder: &Folder, line: &str, printed: &str) {
 #[test]
 fn a_consumer_is_taken_through_its_life() {
     let folder = described().folder();
-    let heading = "USERNAME PLAN STATE CUSTOM ID ADDED ID";
+    let heading = "USERNAME PLAN POLICIES STATE CUSTOM ID ADDED ID";
     let row = |row: &str| format!("{heading}\n{row} TIME UUID");
     let before = run(&folder, "consumers list");
     let err = String::from_utf8_lossy(&before.stderr);
@@ -86,27 +86,31 @@ fn a_consumer_is_taken_through_its_life() {
     expect(
         &folder,
         "consumers add acme --plan free --custom-id crm-7",
-        &(row("acme free enabled crm-7") + "\nadded; issue a key: gateway keys issue acme"),
+        &(row("acme free - enabled crm-7") + "\nadded; issue a key: gateway keys issue acme"),
     );
-    expect(&folder, "consumers show acme", &row("acme free enabled crm-7"));
-    expect(&folder, "consumers set-plan acme pro", &(row("acme pro enabled crm-7") + "\nchanged"));
+    expect(&folder, "consumers show acme", &row("acme free - enabled crm-7"));
+    expect(
+        &folder,
+        "consumers set-plan acme pro",
+        &(row("acme pro - enabled crm-7") + "\nchanged"),
+    );
     expect(
         &folder,
         "consumers disable acme",
-        &(row("acme pro disabled crm-7") + "\ndisabled: all of its keys and tokens are refused"),
+        &(row("acme pro - disabled crm-7") + "\ndisabled: all of its keys and tokens are refused"),
     );
-    expect(&folder, "consumers enable acme", &(row("acme pro enabled crm-7") + "\nenabled"));
+    expect(&folder, "consumers enable acme", &(row("acme pro - enabled crm-7") + "\nenabled"));
     out(&folder, "consumers add zeta --plan enterprise");
     expect(
         &folder,
         "consumers list",
         &format!(
-            "{heading}\nacme pro enabled crm-7 TIME UUID\nzeta enterprise enabled - TIME UUID"
+            "{heading}\nacme pro - enabled crm-7 TIME UUID\nzeta enterprise - enabled - TIME UUID"
         ),
     );
     out(&folder, "keys issue acme");
     expect(&folder, "consumers remove acme --yes", "removed `acme` and 1 key");
-    expect(&folder, "consumers list", &row("zeta enterprise enabled -"));
+    expect(&folder, "consumers list", &row("zeta enterprise - enabled -"));
     expect(&folder, "keys list", "no keys yet; issue one: gateway keys issue <consumer>");
     out(&folder, "consumers remove zeta --yes");
     expect(
@@ -159,7 +163,7 @@ fn machines_read_the_same_as_json() {
         added,
         json!({
             "id": added["id"], "username": "acme", "custom_id": "crm-7", "plan": "pro",
-            "enabled": true, "created_at": added["created_at"],
+            "policies": [], "enabled": true, "created_at": added["created_at"],
         })
     );
     assert_eq!(json_of(&folder, "consumers show acme"), added);
@@ -253,7 +257,7 @@ fn a_plan_that_nobody_has_defined_is_warned_of_beside_the_result() {
         "warning: no plan is called `enterprize`; requests are refused until there is one: \
          did you mean `enterprise`?\n"
     );
-    let hint = "the configuration has `enterprise`, `free`, `pro`";
+    let hint = "there are `enterprise`, `free`, `pro`";
     assert!(warned("consumers set-plan acme gold").contains(hint));
     assert!(warned("keys issue acme").contains("no plan is called `gold`"), "the consumer's plan");
     assert_eq!(warned("keys issue acme --plan free"), "", "the key has a plan of its own");
@@ -388,6 +392,7 @@ fn the_shipped_configuration_is_checked_and_nothing_is_written() {
         let output = program(args, at);
         let out = succeed(&output);
         assert!(out.starts_with(&format!("ok: {files} files, 2 routes, 1 upstream, ")), "{out}");
+        assert!(out.contains(", 3 plans (demo, free, pro), "), "{out}");
         assert!(out.ends_with(" 0 warnings\n"), "{out}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }

@@ -13,6 +13,8 @@
 mod support;
 
 #[cfg(test)]
+mod administration;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod command_line;
@@ -42,6 +44,8 @@ mod multiplexed;
 mod observing;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod problems;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::{Lab, Place, consumer, key, me};
 use datahub_gateway::auth::UnixTime;
+use datahub_gateway::auth::api_key::KeyId;
 use datahub_gateway::auth::audit::{Audit as _, AuditEntry};
 use datahub_gateway::auth::denials::{Denials as _, DeniedTokens, NewDenial};
 use datahub_gateway::auth::documents::DocumentKind::{Plan, Policy};
@@ -9,6 +10,7 @@ use datahub_gateway::auth::documents::Documents as _;
 use datahub_gateway::auth::registry::{Actor, NewKey, Page, Registry as _, Rotation};
 use datahub_gateway::telemetry::Clock;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<P: Place> Lab<P> {
@@ -35,9 +37,10 @@ fn rotation() -> (String, Rotation) {
     (plain.reveal().to_owned(), rotation)
 }
 
-pub(super) async fn every_kind_of_write_stands_in_it_once<P: Place>() {
-    let lab = Lab::<P>::new(Clock::manual());
-    let (store, by) = (&lab.store, &Actor::named("cli:ann@desk"));
+/// Every kind of write, those that can be repeated twice. Returns the consumer's id, that of its first
+/// key, and that of the entry of the deny list.
+async fn write_everything<P: Place>(lab: &Lab<P>, by: &Actor) -> (Arc<str>, KeyId, Arc<str>) {
+    let store = &lab.store;
     let alice = store.add_consumer(by, consumer("alice")).await.unwrap().consumer;
     for _ in 0..2 {
         store.set_enabled(by, "alice", false).await.unwrap();
@@ -65,8 +68,14 @@ pub(super) async fn every_kind_of_write_stands_in_it_once<P: Place>() {
     let denied = store.deny(by, lab.any_denial()).await.unwrap().id;
     store.allow(by, &denied).await.unwrap();
     store.remove_consumer(by, &alice.id).await.unwrap();
+    (alice.id, issued, denied)
+}
 
-    let (owner, issued) = (&*alice.id, issued.as_str());
+pub(super) async fn every_kind_of_write_stands_in_it_once<P: Place>() {
+    let lab = Lab::<P>::new(Clock::manual());
+    let by = Actor::named("cli:ann@desk");
+    let (alice, issued, denied) = write_everything(&lab, &by).await;
+    let (owner, issued) = (&*alice, issued.as_str());
     let expected = [
         ("consumer.add", owner),
         ("consumer.disable", owner),

@@ -122,7 +122,8 @@ pub(super) async fn a_running_gateway_hears_of_everything_within_a_second<P: Pla
     };
 
     let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let following = follow(&*store, &directory, &clock, |event| sender.send(event).unwrap());
+    let following =
+        follow(&*store, &*store, &directory, &clock, |event| sender.send(event).unwrap());
     let mut applied = async || match events.recv().await {
         Some(FeedEvent::Applied { delay, .. }) => {
             assert!(delay < Duration::from_secs(1), "{delay:?}");

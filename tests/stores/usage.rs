@@ -6,6 +6,7 @@ use datahub_gateway::limits::usage::{
     Batch, Day, QuotaCount, TaskId, UsageCount, UsageLog as _, UsageQuery,
 };
 use datahub_gateway::telemetry::Clock;
+use std::sync::Arc;
 use uuid::Uuid;
 
 impl<P: Place> Lab<P> {
@@ -25,8 +26,9 @@ impl<P: Place> Lab<P> {
     }
 }
 
+/// To the end of the year 9999.
 const ALL: UsageQuery<'static> =
-    UsageQuery { consumer: None, from: Day(0), to: Day(u32::MAX / 2), after: None, limit: 1000 };
+    UsageQuery { consumer: None, from: Day(0), to: Day(2_932_896), after: None, limit: 1000 };
 
 fn task(number: u128) -> TaskId {
     TaskId(Uuid::from_u128(number))
@@ -159,14 +161,15 @@ pub(super) async fn it_outlives_its_consumer<P: Place>() {
     let lab = Lab::<P>::new(Clock::manual());
     lab.add("alice").await;
     let id = lab.store.consumer("alice").await.unwrap().consumer.id;
-    let counted = UsageCount { consumer: id.clone(), ..count(lab.today(), "alice", "read", 5, 1) };
+    let mut counted = count(lab.today(), "alice", "read", 5, 1);
+    counted.consumer = Arc::clone(&id);
     let batch = batch(task(1), 1, vec![counted.clone()], Vec::new());
     lab.store.apply(&batch).await.unwrap();
     lab.store.remove_consumer(&me(), "alice").await.unwrap();
     lab.add("alice").await;
     for name in ["alice", &id] {
         let query = UsageQuery { consumer: Some(name), ..ALL };
-        assert_eq!(lab.store.usage(query).await.unwrap(), [counted.clone()], "{name}");
+        assert_eq!(lab.store.usage(query).await.unwrap(), std::slice::from_ref(&counted), "{name}");
     }
 }
 

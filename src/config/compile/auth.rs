@@ -1,6 +1,6 @@
 //! `[auth.api_key]` and `[auth.jwt.*]`, with their secrets.
 
-use super::process::beside;
+use super::fleet::has_postgres;
 use super::{Context, Names, Owner};
 use crate::auth::{ApiKeys, JwtIssuer};
 use crate::config::diagnostic::Diagnostic;
@@ -38,13 +38,15 @@ pub(crate) fn compile(
     refuse_shared(&file.auth.jwt, cx);
 
     let store = cx.sources.dir.join(&file.store.path.value);
+    let postgres = has_postgres(file, cx);
     let what = Wanted {
         what: "the pepper of API keys",
         variable: "API_KEY_PEPPER",
         name: "api-key.pepper",
         key: "pepper",
         binds_store: true,
-        place: file.store.path.span,
+        place: if postgres { file.store.postgres.span() } else { file.store.path.span },
+        shared: postgres,
     };
     let pepper = secret(api_key.pepper.as_ref(), &what, &store, files, cx);
     let mut issuers = Vec::new();
@@ -57,6 +59,7 @@ pub(crate) fn compile(
                 key: "secret",
                 binds_store: false,
                 place: draft.name.span,
+                shared: postgres,
             };
             let secret = secret(draft.secret, &what, &store, files, cx)?;
             Some(Arc::new(JwtIssuer { secret: secret.0, ..draft.issuer }))
@@ -141,6 +144,8 @@ struct Wanted<'a> {
     /// Whether what is in the store is worthless without it.
     binds_store: bool,
     place: Span,
+    /// Whether all tasks of a fleet must have the same one, so that none can make its own.
+    shared: bool,
 }
 
 fn secret(
@@ -154,6 +159,15 @@ fn secret(
         Some(text) => {
             let pointer = cx.read(text)?;
             (cx.vault.read_key(&pointer), text.span)
+        }
+        None if wanted.shared => {
+            let pointer = Pointer::Env(wanted.variable.to_owned());
+            if cx.vault.has(wanted.variable) {
+                (cx.vault.read_key(&pointer), wanted.place)
+            } else {
+                refuse_own(wanted, cx);
+                return None;
+            }
         }
         None => {
             let path = beside(store, wanted.name);
@@ -190,6 +204,25 @@ fn secret(
             None
         }
     }
+}
+
+/// With PostgreSQL there are other tasks, and what one signs or digests the others must understand.
+fn refuse_own(wanted: &Wanted<'_>, cx: &mut Context<'_>) {
+    let Wanted { what, variable, key, .. } = wanted;
+    let missing = Diagnostic::error(format!("{what} is nowhere"));
+    let missing = match wanted.place.is_somewhere() {
+        true => missing.at(wanted.place, "needed here"),
+        false => missing.at_file(&cx.sources.dir),
+    };
+    cx.report(missing.help(format!(
+        "with PostgreSQL none is made, since all tasks must have the same: set `{variable}` to at \
+         least 32 random bytes (`openssl rand -hex 32`) for all of them, or name one with `{key}`"
+    )));
+}
+
+/// The folder of a file, for what is kept beside it.
+fn beside(store: &Path, name: &str) -> std::path::PathBuf {
+    store.parent().unwrap_or(Path::new(".")).join(name)
 }
 
 /// A secret that is nowhere and must not be made. `store` is there and cannot do without it.

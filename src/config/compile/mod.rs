@@ -6,14 +6,17 @@
 mod action;
 mod auth;
 mod conflicts;
+mod fleet;
+mod limits;
 mod matcher;
 mod plans;
+mod policies;
 mod process;
 mod rewrite;
 mod routes;
 mod upstreams;
 
-pub(crate) use process::Origins;
+pub(crate) use fleet::Settings;
 
 use super::certificate::Certificate;
 use super::diagnostic::{Diagnostic, Findings};
@@ -22,7 +25,8 @@ use super::secret::{SecretFiles, Vault};
 use super::shape::Lost;
 use super::source::{Sources, Span};
 use super::value::{Bounded, Name, Written};
-use super::{Config, words};
+use super::{Config, Fixed, PolicyDef, words};
+use crate::limits::Plan;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +37,14 @@ pub(crate) struct Compiled {
     pub(crate) config: Config,
     /// Where the keys stand that cannot be reloaded.
     pub(crate) origins: Origins,
+}
+
+/// Where the keys stand that cannot be reloaded.
+pub(crate) struct Origins {
+    pub(crate) workers: Span,
+    /// Name, place of the name, place of the address.
+    pub(crate) listeners: Vec<(Arc<str>, Span, Span)>,
+    pub(crate) settings: Settings,
 }
 
 /// What all of compiling shares.
@@ -172,6 +184,19 @@ impl Context<'_> {
         at: &At<String>,
         known: &Names<'_>,
     ) -> Option<Arc<str>> {
+        let define = format!("define it as `[{table}.{}]`", shorten(&at.value));
+        self.reference_or(owner, (kind, table), at, known, &define)
+    }
+
+    /// The same, where there is more to say than how to define it.
+    pub(crate) fn reference_or(
+        &mut self,
+        owner: Owner<'_>,
+        (kind, table): (&str, &str),
+        at: &At<String>,
+        known: &Names<'_>,
+        define: &str,
+    ) -> Option<Arc<str>> {
         let name = at.value.as_str();
         if known.contains_key(name) {
             return Some(name.into());
@@ -185,7 +210,7 @@ impl Context<'_> {
                 let place = place.map_or_else(String::new, |place| format!(" ({place})"));
                 format!("did you mean `{near}`{place}?")
             }
-            None => format!("define it as `[{table}.{}]`", shorten(name)),
+            None => define.to_owned(),
         };
         self.report(
             Diagnostic::error(format!("{} names an unknown {kind}", owner.subject()))
@@ -234,17 +259,28 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let process = process::compile(file, cx);
     let plan_names = names(&file.plans);
     let plans = plans::compile(&file.plans, cx);
+    let policies = policies::compile(&file.policies, Some(&plan_names), cx);
     let upstream_names = names(&file.upstreams);
     let upstreams = upstreams::compile(&file.upstreams, cx);
     let routes = routes::compile(file, &upstream_names, cx);
+    let fleet = fleet::compile(file, cx);
     // Last, because secrets are made only when nothing else is wrong.
     let auth = auth::compile(file, &plan_names, files, cx);
 
-    let (process, origins) = process?;
+    let (process, listeners) = process?;
+    let (fleet, settings) = fleet?;
     let (api_key, issuers) = auth?;
     let certificates: Vec<(Arc<str>, Certificate)> = process.certificates;
     let config = Config {
-        fixed: process.fixed,
+        fixed: Fixed {
+            workers: process.workers,
+            listeners: process.listeners,
+            admin: fleet.admin,
+            store: fleet.store,
+            redis: fleet.redis,
+            fleet: fleet.fleet,
+            cache: fleet.cache,
+        },
         certificates,
         http: process.http,
         drain: process.drain,
@@ -252,8 +288,19 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
         api_key,
         issuers,
         plans: plans?,
+        policies: policies?,
         upstreams: upstreams?,
         routes: routes?,
     };
-    Some(Compiled { config, origins })
+    Some(Compiled { config, origins: Origins { workers: file.workers.span, listeners, settings } })
+}
+
+/// Compiles what a row of the store can be.
+pub(crate) fn compile_row(
+    file: &File,
+    cx: &mut Context<'_>,
+) -> Option<(Vec<Plan>, Vec<PolicyDef>)> {
+    let plans = plans::compile(&file.plans, cx);
+    let policies = policies::compile(&file.policies, None, cx);
+    Some((plans?, policies?))
 }

@@ -1,4 +1,4 @@
-//! `workers`, `[listeners.*]`, `[admin]`, `[http]`, `[drain]`, `[store]`, `[access_log]`.
+//! `workers`, `[listeners.*]`, `[http]`, `[drain]`, `[access_log]`.
 
 use super::{Context, Owner};
 use crate::config::certificate::{self, Certificate, Unusable};
@@ -6,43 +6,37 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{self, At, File, Text, Workers};
 use crate::config::source::Span;
 use crate::config::value::{AdminAddress, ByteSize};
-use crate::config::{Drain, Fixed, Http, Listener, ListenerTls};
+use crate::config::{Drain, Http, Listener, ListenerTls};
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything about the process.
 pub(crate) struct Process {
-    pub(crate) fixed: Fixed,
+    pub(crate) workers: Option<NonZeroUsize>,
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) certificates: Vec<(Arc<str>, Certificate)>,
     pub(crate) http: Http,
     pub(crate) drain: Drain,
     pub(crate) access_log: bool,
 }
 
-/// Where the keys stand that cannot be reloaded.
-pub(crate) struct Origins {
-    pub(crate) workers: Span,
-    pub(crate) admin: Span,
-    pub(crate) store: Span,
-    /// Name, place of the name, place of the address.
-    pub(crate) listeners: Vec<(Arc<str>, Span, Span)>,
-}
+/// Listeners, each by its name, the place of the name and the place of its address.
+type Places = Vec<(Arc<str>, Span, Span)>;
 
 /// The shortest time that can be asked for.
 const SHORTEST: Duration = Duration::from_millis(10);
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub(crate) fn compile(file: &File, cx: &mut Context<'_>) -> Option<(Process, Origins)> {
+pub(crate) fn compile(file: &File, cx: &mut Context<'_>) -> Option<(Process, Places)> {
     let workers = match file.workers.value {
         Workers::Auto => None,
         Workers::Count(count) => usize::try_from(count).ok().and_then(NonZeroUsize::new),
     };
     let (listeners, certificates, places) = listeners(file, cx);
-    let admin = cx.read(&file.admin.address);
+    let admin = cx.read_quietly(&file.admin.address);
     if let (Some(AdminAddress::On(address)), Some(places)) = (admin, &places) {
         let all = places.iter().zip(listeners.iter().flatten());
         for ((_, _, place), listener) in all {
@@ -51,41 +45,18 @@ pub(crate) fn compile(file: &File, cx: &mut Context<'_>) -> Option<(Process, Ori
     }
     let http = http(&file.http, cx);
     let drain = drain(&file.drain, cx);
-    let store = &file.store.path;
-    if store.value.is_empty() || store.value.ends_with('/') || store.value.contains('\0') {
-        let wrong = Diagnostic::error("the store must be a file");
-        cx.report(
-            wrong
-                .at(store.span, "no file has this name")
-                .help("the default is `../data/gateway.db`"),
-        );
-    }
-    let origins = Origins {
-        workers: file.workers.span,
-        admin: file.admin.address.span,
-        store: store.span,
-        listeners: places?,
-    };
-    let fixed = Fixed {
+    let process = Process {
         workers,
         listeners: listeners?,
-        admin: match admin? {
-            AdminAddress::Off => None,
-            AdminAddress::On(address) => Some(address),
-        },
-        store_path: cx.sources.dir.join(&store.value),
+        certificates: certificates?,
+        http: http?,
+        drain: drain?,
+        access_log: file.access_log.output.value == schema::Output::Stdout,
     };
-    let access_log = file.access_log.output.value == schema::Output::Stdout;
-    let process =
-        Process { fixed, certificates: certificates?, http: http?, drain: drain?, access_log };
-    Some((process, origins))
+    Some((process, places?))
 }
 
-type Listeners = (
-    Option<Vec<Listener>>,
-    Option<Vec<(Arc<str>, Certificate)>>,
-    Option<Vec<(Arc<str>, Span, Span)>>,
-);
+type Listeners = (Option<Vec<Listener>>, Option<Vec<(Arc<str>, Certificate)>>, Option<Places>);
 
 fn listeners(file: &File, cx: &mut Context<'_>) -> Listeners {
     if file.listeners.0.is_empty() && cx.complete && !cx.lost.contains(&["listeners"]) {
@@ -258,9 +229,4 @@ fn drain(file: &schema::Drain, cx: &mut Context<'_>) -> Option<Drain> {
         );
     }
     Some(drain)
-}
-
-/// The folder of a file, for what is kept beside it.
-pub(crate) fn beside(store: &Path, name: &str) -> std::path::PathBuf {
-    store.parent().unwrap_or(Path::new(".")).join(name)
 }

@@ -1,6 +1,6 @@
 //! `[routes.*]`: who may call, what answers, and that each key has an effect.
 
-use super::{Context, Names, Owner, action, conflicts, matcher, plans, rewrite};
+use super::{Context, Names, Owner, action, conflicts, limits, matcher, policies, rewrite};
 use crate::auth::{Method, Requirement};
 use crate::config::RouteDef;
 use crate::config::diagnostic::Diagnostic;
@@ -17,8 +17,11 @@ pub(crate) fn compile(
     upstreams: &Names<'_>,
     cx: &mut Context<'_>,
 ) -> Option<Vec<RouteDef>> {
+    let known = super::names(&file.policies);
     let compiled: Vec<(Span, Option<RouteDef>)> = (file.routes.0.iter())
-        .map(|(name, route)| (name.span, self::route(name, &route.value, file, upstreams, cx)))
+        .map(|(name, route)| {
+            (name.span, self::route(name, &route.value, file, (upstreams, &known), cx))
+        })
         .collect();
     conflicts::check(&compiled, cx);
     warn_of_tokens(file, cx);
@@ -32,25 +35,35 @@ fn route(
     name: &At<String>,
     route: &schema::Route,
     file: &File,
-    upstreams: &Names<'_>,
+    (upstreams, known): (&Names<'_>, &Names<'_>),
     cx: &mut Context<'_>,
 ) -> Option<RouteDef> {
     let owner = Owner { path: &["routes", &name.value], span: name.span };
     let matcher = matcher::compile(owner, route, cx);
     let auth = requirement(owner, route, cx);
-    let open = route.auth.as_ref().is_some_and(is_open);
-    let limits = plans::of_route(name, &route.limits, open, cx);
+    let open = route.auth.as_ref().filter(|auth| is_open(auth)).map(|auth| auth.span);
+    if open.is_some() {
+        refuse_callers(name, route, cx);
+    }
+    let limits = limits::compile(name, &route.limits, cx);
+    let policies = policies::of_route(owner, route, open, (&file.policies, known), cx);
+    let class = route.class.as_ref().map(|class| cx.name(class));
     let cors = route.cors.as_ref().map(|cors| rewrite::cors(owner, cors, cx));
     let max_body = cx.bounded(&route.max_body, ByteSize(0), ByteSize(LARGEST_BODY));
     let rewrite = rewrite::compile(owner, route, file, cx);
     let action = action::compile(owner, route, file, upstreams, cx);
-    let compiled_name = cx.name(name);
+    let compiled_name = cx.name(name)?;
     Some(RouteDef {
-        name: compiled_name?,
+        class: match class {
+            Some(class) => class?,
+            None => Arc::clone(&compiled_name),
+        },
+        name: compiled_name,
         matcher: matcher?,
         auth: auth?,
         forward_credential: route.forward_credential.value,
         limits: limits?,
+        policies: policies?,
         cors: match cors {
             Some(cors) => Some(cors?),
             None => None,
@@ -96,19 +109,7 @@ fn requirement(
     let auth = cx.required(route.auth.as_ref(), owner, "auth", help)?;
     let items = auth.items();
     cx.refuse_twice(&items, "method");
-    let mut scopes: Vec<Arc<str>> = Vec::new();
-    for scope in &route.scopes {
-        let plain = |byte: u8| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
-        if scope.value.is_empty() || !scope.value.bytes().all(plain) {
-            let wrong = Diagnostic::error("this is not a scope");
-            let wrong = wrong.at(scope.span, "it has a space, a quote, or nothing");
-            cx.report(wrong.help("one scope is one word, as `orders:read`"));
-        }
-        scopes.push(scope.value.as_str().into());
-    }
-    let scope_places: Vec<_> =
-        route.scopes.iter().map(|scope| (scope.span, scope.value.as_str())).collect();
-    cx.refuse_twice(&scope_places, "scope");
+    let scopes = scopes(&route.scopes, cx);
     if items.is_empty() {
         let message = format!("{} accepts no credential", owner.subject());
         cx.report(Diagnostic::error(message).at(auth.span, "the list is empty").help(help));
@@ -125,6 +126,33 @@ fn requirement(
         })
         .collect();
     Some(Requirement::Required { methods, scopes })
+}
+
+/// Scopes, as routes and policies name them.
+pub(crate) fn scopes(list: &[At<String>], cx: &mut Context<'_>) -> Vec<Arc<str>> {
+    for scope in list {
+        let plain = |byte: u8| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~');
+        if scope.value.is_empty() || !scope.value.bytes().all(plain) {
+            let wrong = Diagnostic::error("this is not a scope");
+            let wrong = wrong.at(scope.span, "it has a space, a quote, or nothing");
+            cx.report(wrong.help("one scope is one word, as `orders:read`"));
+        }
+    }
+    let places: Vec<_> = list.iter().map(|scope| (scope.span, scope.value.as_str())).collect();
+    cx.refuse_twice(&places, "scope");
+    list.iter().map(|scope| scope.value.as_str().into()).collect()
+}
+
+/// On an open route nobody is a caller.
+fn refuse_callers(name: &At<String>, route: &schema::Route, cx: &mut Context<'_>) {
+    for (limit, span) in limits::counting_callers(&route.limits) {
+        let message = format!("limit `{}` counts callers that nobody knows", limit.value);
+        cx.report(
+            Diagnostic::error(message)
+                .at(span, format!("route `{}` has `auth = \"none\"`", name.value))
+                .help("count per `address` or per `route`, or ask for credentials"),
+        );
+    }
 }
 
 fn open(

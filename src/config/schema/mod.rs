@@ -7,13 +7,17 @@
 //! Must stay true: every table denies unknown keys.
 
 mod auth;
+mod fleet;
 mod limits;
 mod parts;
 mod route;
 mod upstream;
 
 pub(crate) use auth::{Auth, Jwt};
-pub(crate) use limits::{Mode, Per, Plan, PlanLimit, RouteLimit};
+pub(crate) use fleet::{Admin, AdminToken, Cache, Fleet, Postgres, Redis, Store};
+pub(crate) use limits::{
+    Limit, LimitOwner, Mode, OfRoute, OnStoreFailure, Per, Plan, Policy, Precision, Scope,
+};
 pub(crate) use parts::{At, Entries, OneOrMany, Text, TextOrTable, Workers};
 pub(crate) use route::{
     AuthMethod, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
@@ -23,7 +27,7 @@ pub(crate) use upstream::{
 };
 
 use super::secret::Pointer;
-use super::value::{AdminAddress, ByteSize};
+use super::value::ByteSize;
 use ipnet::IpNet;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
@@ -46,14 +50,22 @@ pub(crate) struct File {
     pub(crate) http: Http,
     /// From SIGTERM to the end of the process.
     pub(crate) drain: Drain,
-    /// Consumers and keys: one SQLite file. Read at start only.
+    /// Consumers and keys: one SQLite file, or PostgreSQL. Read at start only.
     pub(crate) store: Store,
+    /// Redis Cluster, for counters that a fleet shares. Read at start only.
+    pub(crate) redis: Redis,
+    /// The fleet. Read at start only.
+    pub(crate) fleet: Fleet,
+    /// What is remembered of consumers and keys. Read at start only.
+    pub(crate) cache: Cache,
     /// The access log.
     pub(crate) access_log: AccessLog,
     /// How callers say who they are.
     pub(crate) auth: Auth,
     /// What consumers have bought.
     pub(crate) plans: Entries<Plan>,
+    /// Conditions and limits for routes and consumers that name them.
+    pub(crate) policies: Entries<Policy>,
     /// Which request goes where.
     pub(crate) routes: Entries<Route>,
     /// To whom requests go.
@@ -69,9 +81,13 @@ impl Default for File {
             http: Http::default(),
             drain: Drain::default(),
             store: Store::default(),
+            redis: Redis::default(),
+            fleet: Fleet::default(),
+            cache: Cache::default(),
             access_log: AccessLog::default(),
             auth: Auth::default(),
             plans: Entries::default(),
+            policies: Entries::default(),
             routes: Entries::default(),
             upstreams: Entries::default(),
         }
@@ -105,20 +121,6 @@ pub(crate) struct ListenerTls {
 impl Default for ListenerTls {
     fn default() -> Self {
         Self { certificate: None, key: None, http2: At::default_is(true) }
-    }
-}
-
-/// The operator's listener: /metrics, /livez, /readyz.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Admin {
-    /// IP address and port; "off" closes it.
-    pub(crate) address: At<Text<AdminAddress>>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: Text::default_is("127.0.0.1:9901") }
     }
 }
 
@@ -177,20 +179,6 @@ pub(crate) struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self { announce: Text::default_is("10s"), deadline: Text::default_is("50s") }
-    }
-}
-
-/// Consumers and keys.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Store {
-    /// The SQLite file, from the folder of the configuration.
-    pub(crate) path: At<String>,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self { path: At::default_is("../data/gateway.db".to_owned()) }
     }
 }
 

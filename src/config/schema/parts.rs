@@ -174,6 +174,14 @@ impl<T> Default for Entries<T> {
     }
 }
 
+impl<T> Entries<T> {
+    /// What is under this name.
+    pub(crate) fn find(&self, name: &str) -> Option<&T> {
+        let index = self.0.binary_search_by(|(known, _)| (*known.value).cmp(name)).ok()?;
+        self.0.get(index).map(|(_, entry)| &entry.value)
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Table<T>(PhantomData<T>);

@@ -1,6 +1,6 @@
 //! `[routes.*]`.
 
-use super::{At, Entries, OneOrMany, RouteLimit, Text};
+use super::{At, Entries, Limit, OfRoute, OneOrMany, Text};
 use crate::config::uri::{HostHeader, LocationTemplate, Origin};
 use crate::config::value::ByteSize;
 use crate::routing::{HostPattern, PathPattern};
@@ -39,6 +39,10 @@ pub(crate) struct Route {
     pub(crate) encoded_slash: At<EncodedSlash>,
     /// Scopes that the credential must carry, all of them (403).
     pub(crate) scopes: Vec<At<String>>,
+    /// Names of policies that hold here.
+    pub(crate) policies: Vec<At<String>>,
+    /// What its requests count as in the usage of consumers; default: the route's name.
+    pub(crate) class: Option<At<String>>,
     /// Whether the upstream sees keys and tokens.
     pub(crate) forward_credential: At<bool>,
     /// Size of a request body; 413 above.
@@ -60,7 +64,7 @@ pub(crate) struct Route {
     /// As in the upstream; what is left out is the upstream's.
     pub(crate) timeouts: Option<At<RouteTimeouts>>,
     /// The operator's limits, beside the caller's plan.
-    pub(crate) limits: Entries<RouteLimit>,
+    pub(crate) limits: Entries<Limit<OfRoute>>,
     /// Cross-origin policy.
     pub(crate) cors: Option<At<Cors>>,
 }
@@ -79,6 +83,8 @@ impl Default for Route {
             query: Entries::default(),
             encoded_slash: At::default_is(EncodedSlash::Refuse),
             scopes: Vec::new(),
+            policies: Vec::new(),
+            class: None,
             forward_credential: At::default_is(false),
             max_body: Text::default_is("10MiB"),
             require_length: At::default_is(false),

@@ -125,7 +125,7 @@ async fn ended_denials_are_forgotten_a_few_at_a_time_and_no_id_comes_again() {
     lab.deny(60).await.unwrap();
     let page = crate::auth::registry::Page { after: None, limit: 9 };
     let ids: Vec<_> = lab.store.denials(page).await.unwrap().into_iter().map(|d| d.id).collect();
-    assert_eq!(ids, ["0000000024".into()]);
+    assert_eq!(ids, [Arc::<str>::from("0000000024")]);
     assert!(lab.store.allow(&me(), "24").await.is_ok(), "without its zeros too");
 }
 

@@ -142,13 +142,12 @@ impl Registry for Embedded {
     ) -> Result<ConsumerInfo, RegistryError> {
         const SQL: &str = "UPDATE consumers SET policies = ?1 WHERE id = ?2";
         check_policies(policies)?;
-        let policies = policies.join(" ");
         let action = "consumer.set_policies";
-        self.change_consumer(by, name, action, SQL, policies.clone(), move |old| {
-            let before = old.policies.join(" ");
-            (before != policies).then(
-                || json!({ "username": &*old.username, "policies": policies, "before": before }),
-            )
+        let (new, column) = (policies.to_vec(), policies.join(" "));
+        self.change_consumer(by, name, action, SQL, column, move |old| {
+            let before: Vec<_> = old.policies.iter().map(|name| &**name).collect();
+            (before != new)
+                .then(|| json!({ "username": &*old.username, "policies": new, "before": before }))
         })
         .await
     }

@@ -230,6 +230,20 @@ pub(super) enum Verdict {
 }
 
 impl PostgresError {
+    /// Whether it may be over by itself soon: the server is on its way up, or fails over.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy { .. }
+                | Self::Crowded { .. }
+                | Self::Lost { .. }
+                | Self::ReadOnly { .. }
+                | Self::Timeout { .. }
+                | Self::Unreachable { .. }
+        )
+    }
+
     /// What an error of a connection that stood means.
     pub(super) fn of(at: &Arc<str>, error: &Error) -> Self {
         let at = Arc::clone(at);

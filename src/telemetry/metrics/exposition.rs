@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Name, help, labels, type.
-type Spec = (&'static str, &'static str, &'static [&'static str], MetricType);
+pub(super) type Spec = (&'static str, &'static str, &'static [&'static str], MetricType);
 
 const REQUESTS: Spec = (
     "gateway_requests_total",
@@ -224,16 +224,16 @@ impl Collector for Exposition {
 }
 
 #[expect(clippy::expect_used, reason = "names are constants, and a test builds every metric")]
-fn describe((name, help, labels, _): Spec) -> Desc {
+pub(super) fn describe((name, help, labels, _): Spec) -> Desc {
     let labels = labels.iter().map(ToString::to_string).collect();
     Desc::new(name.into(), help.into(), labels, HashMap::new()).expect("a valid constant name")
 }
 
 /// A family in the making.
-struct Family(MetricFamily, &'static [&'static str]);
+pub(super) struct Family(MetricFamily, &'static [&'static str]);
 
 impl Family {
-    fn new((name, help, labels, kind): Spec) -> Self {
+    pub(super) fn new((name, help, labels, kind): Spec) -> Self {
         let mut family = MetricFamily::default();
         family.set_name(name.into());
         family.set_help(help.into());
@@ -241,7 +241,7 @@ impl Family {
         Self(family, labels)
     }
 
-    fn number(&mut self, labels: &[&str], value: u64) {
+    pub(super) fn number(&mut self, labels: &[&str], value: u64) {
         let mut metric = self.labelled(labels);
         #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
         let value = value as f64;
@@ -255,6 +255,10 @@ impl Family {
             metric.set_counter(counter);
         }
         self.0.mut_metric().push(metric);
+    }
+
+    pub(super) fn into_proto(self) -> MetricFamily {
+        self.0
     }
 
     /// Says whether there was anything to show.

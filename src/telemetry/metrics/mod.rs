@@ -10,12 +10,14 @@
 
 mod exposition;
 mod process;
+mod readings;
 mod route;
 mod rule;
 mod scalars;
 mod series;
 mod upstream;
 
+pub use readings::{Metric, Reading};
 pub use route::RouteMetrics;
 pub use rule::RuleMetrics;
 pub use upstream::UpstreamMetrics;
@@ -23,6 +25,7 @@ pub use upstream::UpstreamMetrics;
 use exposition::Exposition;
 use process::Process;
 use prometheus::{IntCounter, Registry, TextEncoder};
+use readings::Readings;
 use scalars::Scalars;
 use series::Series;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ pub struct Metrics {
     registry: Registry,
     scalars: Scalars,
     series: Arc<Series>,
+    readings: Readings,
 }
 
 /// What others know better than a counter would; told just before a scrape.
@@ -72,7 +76,9 @@ impl Metrics {
         let scalars = Scalars::register(&registry);
         register(&registry, Exposition::new(Arc::clone(&series)));
         register(&registry, Process::new());
-        Arc::new(Self { registry, scalars, series })
+        let readings = Readings::default();
+        register(&registry, readings.collector());
+        Arc::new(Self { registry, scalars, series, readings })
     }
 
     /// The text exposition format, version 0.0.4.
@@ -149,6 +155,13 @@ impl Metrics {
         self.scalars.last_reload_successful.set(0);
     }
 
+    /// This revision is in force because of what stands in the store, of which so many rows do not
+    /// compile.
+    pub fn rows_in_force(&self, revision: u64, refused: usize) {
+        self.scalars.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.scalars.rows_refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
+    }
+
     /// The store answers, or has stopped to.
     pub fn store_up(&self, up: bool) {
         self.scalars.store_up.set(i64::from(up));
@@ -159,6 +172,11 @@ impl Metrics {
         self.series.store_failures.count(operation);
     }
 
+    /// The store goes on from another history than the one that was followed.
+    pub fn new_epoch(&self) {
+        self.scalars.new_epochs.inc();
+    }
+
     /// A revocation took this long from its commit to its effect here.
     pub fn revocation(&self, delay: Duration) {
         self.scalars.revocation_delay.observe(delay.as_secs_f64());
@@ -167,6 +185,11 @@ impl Metrics {
     /// What is known just before a scrape; it stands until it is told again.
     pub fn set_live(&self, live: Live) {
         *self.series.live.lock() = live;
+    }
+
+    /// What parts of the gateway have counted by themselves; it stands until it is told again.
+    pub fn set_readings(&self, readings: Vec<Reading>) {
+        self.readings.set(readings);
     }
 
     /// Lines of the access log that had to be thrown away.
@@ -213,8 +236,9 @@ mod tests {
         metrics.connection("public");
         metrics.connection_refused("limit");
         metrics.tls_failed();
-        metrics.reload_succeeded(17);
+        metrics.reload_succeeded(16);
         metrics.reload_failed();
+        metrics.rows_in_force(17, 2);
         metrics.store_failed("find_key");
         metrics.revocation(Duration::from_millis(20));
         metrics.set_live(Live {
@@ -272,6 +296,7 @@ mod tests {
             "gateway_limiter_overflow_total 3",
             "gateway_config_revision 17",
             "gateway_config_last_reload_successful 0",
+            "gateway_config_rows_refused 2",
             "gateway_access_log_dropped_total 0",
         ] {
             assert!(has(&samples, line), "{line} is not in:\n{}", samples.join("\n"));

@@ -15,9 +15,11 @@ pub(super) struct Scalars {
     pub(super) reloads_succeeded: IntCounter,
     pub(super) reloads_failed: IntCounter,
     pub(super) last_reload_successful: IntGauge,
+    pub(super) rows_refused: IntGauge,
     pub(super) revocation_delay: Histogram,
     pub(super) access_log_dropped: IntCounter,
     pub(super) store_up: IntGauge,
+    pub(super) new_epochs: IntCounter,
     last_size: AtomicUsize,
 }
 
@@ -50,6 +52,11 @@ impl Scalars {
                 "gateway_config_last_reload_successful",
                 "Whether the last attempt to load a configuration succeeded.",
             ),
+            rows_refused: gauge(
+                registry,
+                "gateway_config_rows_refused",
+                "Plans and policies in the store that do not compile and are not in force.",
+            ),
             revocation_delay: delay(registry),
             access_log_dropped: counter(
                 registry,
@@ -62,6 +69,13 @@ impl Scalars {
                 registry,
                 "gateway_store_up",
                 "Whether the store of consumers and keys answers.",
+            ),
+            new_epochs: counter(
+                registry,
+                Opts::new(
+                    "gateway_store_new_epochs_total",
+                    "How often the store went on from a history that may lack changes.",
+                ),
             ),
             last_size: AtomicUsize::new(16 * 1024),
         }

@@ -4,30 +4,45 @@
 //! Must stay true: no listener is open before the first snapshot and the first look at the store's
 //! changes; nothing that a request was promised is lost at the end.
 
-use crate::admin::{self, AdminState};
+mod operator;
+mod readings;
+mod stores;
+
+pub use stores::open_postgres;
+
+use crate::auth::api_key::KeyForm;
+use crate::auth::directory::{self, Source};
 use crate::auth::{Directory, TokenCache};
 use crate::config::{self, Config, Loaded, SecretFiles};
 use crate::limits::Limiter;
+use crate::limits::usage::UsageLog;
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
-use crate::stores::embedded::Embedded;
+use crate::stores::Store;
+use crate::stores::cached::Cached;
+use crate::stores::redis::SharedRows;
+use crate::tasks::publish::Publisher;
 use crate::tasks::reload::Reload;
+use crate::tasks::usage::Flush;
 use crate::tasks::watch::{FileWatch, WatchError};
-use crate::tasks::{feed, health};
-use crate::telemetry::metrics::{self, Metrics};
+use crate::tasks::{feed, health, rows};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLog, Clock};
 use crate::upstreams::Registry;
 use anyhow::Context as _;
 use pingora_core::server::configuration::ServerConf;
-use serde_json::json;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use stores::Stores;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+/// How long the feed of changes may say nothing, beyond its own interval, before it counts as silent.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// Verified tokens kept in memory.
 const TOKENS: usize = 100_000;
 /// How long logs may take to be written at the end.
@@ -45,7 +60,7 @@ pub struct Ready {
     /// What it runs with.
     pub config: Config,
     /// Consumers and keys.
-    pub store: Arc<Embedded>,
+    pub store: Arc<dyn Store>,
     /// Public listeners by name, with their real ports.
     pub listeners: BTreeMap<Arc<str>, SocketAddr>,
     /// The operator's listener.
@@ -58,7 +73,9 @@ struct Process {
     parts: Parts,
     drain: Arc<Drain>,
     access_log: AccessLog,
-    store: Arc<Embedded>,
+    stores: Stores,
+    publisher: Arc<Publisher>,
+    usage: Arc<Flush>,
 }
 
 /// Runs a gateway until a signal ends it. `on_ready` is called once it answers.
@@ -86,19 +103,19 @@ async fn serve(
     let open_files = runtime::raise_open_files();
     let connections = loaded.config.http.max_connections;
     let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
-    let process = Process::build(loaded)?;
+    let process = Process::build(loaded).await?;
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
     let bound = runtime::bind(&fixed.listeners, workers, &process.live)?;
-    let admin = fixed.admin.map(runtime::bind_admin).transpose()?;
+    let admin = fixed.admin.address.map(runtime::bind_admin).transpose()?;
+    let operator = fixed.admin.clone();
 
     let mut tasks = JoinSet::new();
-    process.follow_store(&mut tasks).await?;
+    process.follow_store(&mut tasks);
     process.probe(&mut tasks);
     let reload = Reload::new(
         options.conf.clone(),
         fixed,
-        Arc::clone(&process.live),
-        process.parts.clone(),
+        Arc::clone(&process.publisher),
         watch,
         watched,
         hangup,
@@ -106,12 +123,12 @@ async fn serve(
     tasks.spawn(reload.run());
     let ready = Ready {
         config: process.live.load().config.clone(),
-        store: Arc::clone(&process.store),
+        store: Arc::clone(&process.stores.store),
         listeners: bound.iter().map(|one| (Arc::clone(&one.name), one.address)).collect(),
         admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     if let Some(listener) = admin {
-        process.administrate(listener, &mut tasks);
+        process.administrate(listener, &operator, &mut tasks);
     }
     let mut crew = process.work(runtime::deal(bound, workers, &process.drain))?;
     on_ready(&ready).await?;
@@ -151,51 +168,82 @@ fn check_open_files(limit: u64, connections: usize) {
     }
 }
 
-/// Opens the store; one that has to be made knows nobody, which the operator should hear of.
-fn open_store(path: &Path, clock: &Clock) -> anyhow::Result<Arc<Embedded>> {
-    let known = path.exists();
-    let store = Embedded::open(path, clock.clone())?;
-    if !known {
-        log::warn!(path:% = path.display(); "made a new, empty store");
+/// What outlives snapshots.
+fn parts(config: &Config, stores: &Stores, clock: Clock, metrics: Arc<Metrics>) -> Parts {
+    let (cache, form) = (config.fixed.cache, KeyForm::new(&config.api_key));
+    let store = Arc::clone(&stores.store);
+    let source: Arc<dyn Source> = match &stores.redis {
+        Some(redis) => {
+            let secret = form.derive("datahub-gateway cache");
+            let rows = Arc::new(SharedRows::new(Arc::clone(redis)));
+            Arc::new(Cached::new(Arc::clone(&store) as _, rows, &secret, cache.redis_ttl))
+        }
+        None => Arc::clone(&store) as _,
+    };
+    let settings = directory::Settings {
+        known: cache.keys.get(),
+        unknown: cache.unknown_keys.get(),
+        stale_for: cache.stale_for,
+        // Two polls may be missed.
+        silent_after: SILENT_AFTER + 2 * store.poll_interval(),
+    };
+    let secret = form.derive("datahub-gateway limits");
+    let secret = secret.first_chunk().copied().unwrap_or_default();
+    let fleet = stores.redis.clone().map(|redis| redis as _);
+    let log: Option<Arc<dyn UsageLog>> = Some(Arc::clone(&store) as _);
+    Parts {
+        limiter: Limiter::with_stores(clock.clone(), &secret, fleet, log),
+        registry: Registry::new(clock.clone()),
+        directory: Arc::new(Directory::with_settings(source, settings, clock.clone())),
+        tokens: Arc::new(TokenCache::new(TOKENS)),
+        tally: Arc::default(),
+        metrics,
+        clock,
     }
-    Ok(Arc::new(store))
 }
 
 impl Process {
-    fn build(loaded: Loaded) -> anyhow::Result<Self> {
+    /// Makes everything that outlives a snapshot, learns what the store knows, and builds the first
+    /// snapshot.
+    async fn build(loaded: Loaded) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let metrics = Metrics::new();
-        let store = open_store(&loaded.config.fixed.store_path, &clock)?;
-        let parts = Parts {
-            limiter: Limiter::new(clock.clone()),
-            registry: Registry::new(clock.clone()),
-            directory: Arc::new(Directory::new(Arc::clone(&store) as _, clock.clone())),
-            tokens: Arc::new(TokenCache::new(TOKENS)),
-            metrics: Arc::clone(&metrics),
-            clock,
-        };
+        let config = &loaded.config;
+        let stores = Stores::open(config, &clock)?;
+        let parts = parts(config, &stores, clock, Arc::clone(&metrics));
         if !loaded.warnings.is_empty() {
             log::warn!(warnings:% = loaded.warnings; "the configuration has warnings");
         }
-        let access_log = AccessLog::stdout(&metrics)?;
-        let live = Live::new(Snapshot::build(loaded.config, &parts, 1)?);
-        metrics.reload_succeeded(1);
-        Ok(Self { live, parts, drain: Drain::new(), access_log, store })
-    }
-
-    /// Learns where the store stands, and follows its changes from there.
-    async fn follow_store(&self, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-        let parts = &self.parts;
-        feed::first_look(&*self.store, &parts.directory, &parts.clock)
+        stores.wait(&parts.clock).await?;
+        feed::first_look(&*stores.store, &parts.directory, &parts.clock)
             .await
             .context("the store does not answer")?;
+        let rows = rows::load(&*stores.store).await.context("the store does not answer")?;
+        let access_log = AccessLog::stdout(&metrics)?;
+        let expected = config.fixed.fleet.expected;
+        let live = Live::new(Snapshot::build(loaded.config, Arc::new(rows), &parts, 1)?);
+        metrics.reload_succeeded(1);
+        let usage = Flush::new(Arc::clone(&stores.store), &parts, expected);
+        let publisher = Publisher::new(Arc::clone(&live), parts.clone());
+        Ok(Self { live, parts, drain: Drain::new(), access_log, stores, publisher, usage })
+    }
+
+    /// Follows what the store says from here on.
+    fn follow_store(&self, tasks: &mut JoinSet<()>) {
+        let parts = &self.parts;
+        let changed = Arc::new(Notify::new());
+        // What changed since the rows were read is not told again.
+        changed.notify_one();
         tasks.spawn(feed::run(
-            Arc::clone(&self.store) as _,
+            Arc::clone(&self.stores.store),
             Arc::clone(&parts.directory),
             parts.clock.clone(),
             Arc::clone(&parts.metrics),
+            Arc::clone(&changed),
         ));
-        Ok(())
+        let store = Arc::clone(&self.stores.store);
+        tasks.spawn(rows::run(store, Arc::clone(&self.publisher), changed));
+        tasks.spawn(Arc::clone(&self.usage).run());
     }
 
     fn probe(&self, tasks: &mut JoinSet<()>) {
@@ -205,44 +253,6 @@ impl Process {
             self.parts.clock.clone(),
             async move { drain.reached(Phase::Closing).await },
         ));
-    }
-
-    fn administrate(&self, listener: TcpListener, tasks: &mut JoinSet<()>) {
-        let (drain, live) = (Arc::clone(&self.drain), Arc::clone(&self.live));
-        let (counts, limiter) = (Arc::clone(&self.drain), Arc::clone(&self.parts.limiter));
-        let (seen, began) = (Arc::clone(&self.live), self.parts.clock.now());
-        let clock = self.parts.clock.clone();
-        let state = AdminState {
-            metrics: Arc::clone(&self.parts.metrics),
-            ready: Arc::new(move || if drain.begun() { Err("draining") } else { Ok(()) }),
-            before_scrape: Arc::new(move |metrics| {
-                metrics.set_live(metrics::Live {
-                    connections: counts.connections(),
-                    requests_in_flight: counts.requests(),
-                    limiter_overflow: limiter.overflowed(),
-                    endpoints: endpoints(&live.load()),
-                });
-            }),
-            detail: Arc::new(move || {
-                let snapshot = seen.load();
-                json!({
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "revision": snapshot.revision,
-                    "uptime_seconds": clock.now().since(began).as_secs(),
-                    "endpoints": endpoints(&snapshot).iter().map(|endpoint| json!({
-                        "upstream": &*endpoint.upstream,
-                        "endpoint": endpoint.endpoint,
-                        "up": endpoint.up,
-                    })).collect::<Vec<_>>(),
-                })
-            }),
-        };
-        tasks.spawn(async move {
-            // It answers until the process ends: the drain is to be seen on it.
-            if let Err(error) = admin::serve(listener, state, std::future::pending()).await {
-                log::error!(error:% = error; "the admin listener failed");
-            }
-        });
     }
 
     /// Starts the workers: the first on this thread, each further one on a thread of its own.
@@ -325,23 +335,12 @@ impl Process {
             }
             Ending::Signal => log::warn!("a second signal ends the process at once"),
         }
+        if tokio::time::timeout(FLUSH, self.usage.flush()).await.is_err() {
+            log::warn!("the store did not take the last usage in time");
+        }
         if let Err(error) = self.access_log.flush_and_close(FLUSH) {
             log::warn!(error:% = error; "the access log is incomplete");
         }
         Ok(ending)
     }
-}
-
-fn endpoints(snapshot: &Snapshot) -> Vec<metrics::LiveEndpoint> {
-    snapshot
-        .upstreams
-        .iter()
-        .flat_map(|upstream| {
-            upstream.states().map(|(label, state)| metrics::LiveEndpoint {
-                upstream: Arc::clone(upstream.name()),
-                endpoint: label.to_string(),
-                up: state.up(),
-            })
-        })
-        .collect()
 }

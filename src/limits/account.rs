@@ -1,0 +1,214 @@
+//! What one subject has used of one quota in one calendar period, as far as this task knows.
+//!
+//! In process the count here is the count. With Redis, the counter there is; here stand what Redis
+//! said last, permits that were taken from it ahead of need, and what was let through here and has yet
+//! to be handed to the log that lasts. What is taken ahead of need shrinks with what is left, down to
+//! one at a time, and goes back after [`TERM`] unless it is in use: so a quota is neither exceeded nor
+//! lost, except for what a task holds when it is killed.
+//!
+//! Must stay true: `pending` counts each admission once, whoever granted it.
+
+use super::calendar::Span;
+use super::lease::Pace;
+use super::slots::Entry;
+use super::usage::QuotaCount;
+use crate::telemetry::Moment;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long permits that nobody uses are kept.
+pub(super) const TERM: Duration = Duration::from_secs(1);
+/// Permits are taken for this many milliseconds.
+const AHEAD: f32 = 250.0;
+/// Of what is left, all tasks together hold at most one part in so many.
+const PARTS: u64 = 4;
+
+/// One quota's use.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) rule: Arc<str>,
+    pub(super) subject: u128,
+    pub(super) span: Span,
+    /// What all tasks together have used or hold.
+    used: u64,
+    /// Let through here and not yet handed to the log.
+    pending: u64,
+    /// Taken from Redis and not yet used.
+    held: u64,
+    /// What the log knew is in it.
+    seeded: bool,
+    /// Whether the log is to hear of it.
+    durable: bool,
+    /// Told when the log has answered what it is being asked.
+    pub(super) seeding: Option<Arc<Notify>>,
+    /// A question for more is under way.
+    pub(super) asking: bool,
+    /// Somebody will see to it that what is held goes back.
+    pub(super) tended: bool,
+    /// What may still be let through while Redis is away.
+    share: Option<u64>,
+    pace: Pace,
+}
+
+impl Account {
+    pub(super) fn new(rule: &Arc<str>, subject: u128, span: Span, durable: bool) -> Self {
+        Self {
+            rule: Arc::clone(rule),
+            subject,
+            span,
+            used: 0,
+            pending: 0,
+            held: 0,
+            seeded: false,
+            durable,
+            seeding: None,
+            asking: false,
+            tended: false,
+            share: None,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Whether what the log knows must be asked for first.
+    pub(super) const fn is_new(&self) -> bool {
+        self.durable && !self.seeded
+    }
+
+    /// Takes in what the log knew.
+    pub(super) fn seed(&mut self, total: u64) {
+        self.raise(total);
+        self.seeded = true;
+    }
+
+    /// Takes one where nobody else counts; what is left after it.
+    pub(super) const fn take_here(&mut self, permits: u64) -> Option<u64> {
+        if self.used >= permits {
+            return None;
+        }
+        self.used += 1;
+        self.pending += 1;
+        Some(permits - self.used)
+    }
+
+    /// Undoes [`Account::take_here`].
+    pub(super) const fn give_back_here(&mut self) {
+        self.used = self.used.saturating_sub(1);
+        self.pending = self.pending.saturating_sub(1);
+    }
+
+    /// Takes one of those that are held; what is left after it.
+    pub(super) fn take_held(&mut self, permits: u64, now: Moment) -> Option<u64> {
+        self.pace.count(now);
+        self.held = self.held.checked_sub(1)?;
+        self.pending += 1;
+        Some(permits.saturating_sub(self.used) + self.held)
+    }
+
+    /// Puts one back among those that are held.
+    pub(super) const fn give_back_held(&mut self) {
+        self.held += 1;
+        self.pending = self.pending.saturating_sub(1);
+    }
+
+    /// Takes one of this task's share of what was left when Redis was last seen.
+    pub(super) fn take_share(&mut self, permits: u64, tasks: u64) -> Option<u64> {
+        if let Some(held) = self.held.checked_sub(1) {
+            self.held = held;
+        } else {
+            let left = permits.saturating_sub(self.used);
+            let share = self.share.get_or_insert(left.div_ceil(tasks.max(1)));
+            *share = share.checked_sub(1)?;
+        }
+        self.pending += 1;
+        Some(self.share.unwrap_or(self.held))
+    }
+
+    /// Counts what was let through although nobody could count it.
+    pub(super) const fn take_uncounted(&mut self) {
+        self.pending += 1;
+    }
+
+    /// How many to ask for: one for the request itself, and what will be needed soon.
+    pub(super) fn size(&self, permits: u64, tasks: u64) -> u64 {
+        let most = permits.saturating_sub(self.used) / (PARTS * tasks.max(1));
+        if self.asking { 1 } else { ((self.pace.rate * AHEAD) as u64).min(most).max(1) }
+    }
+
+    /// How many to ask for ahead of need, if it is time; whoever gets an answer here must ask.
+    pub(super) fn wants(&mut self, permits: u64, tasks: u64) -> Option<u64> {
+        let size = self.size(permits, tasks);
+        if self.asking || size < 2 || self.held > size / 2 {
+            return None;
+        }
+        self.asking = true;
+        Some(size)
+    }
+
+    /// What Redis gave, one of them for a request if `used` says so.
+    pub(super) const fn granted(&mut self, granted: u64, used: bool, remaining: u64, permits: u64) {
+        self.held += granted.saturating_sub(used as u64);
+        self.pending += used as u64;
+        self.saw(remaining, permits);
+    }
+
+    /// What Redis said is left.
+    pub(super) const fn saw(&mut self, remaining: u64, permits: u64) {
+        self.used = permits.saturating_sub(remaining);
+        self.share = None;
+    }
+
+    /// What to give back, since it is not in use.
+    pub(super) fn unused(&mut self, now: Moment, permits: u64, tasks: u64) -> u64 {
+        let idle = now.since(self.pace.last()) >= TERM;
+        let keep = if idle { 0 } else { self.size(permits, tasks) };
+        let unused = self.held.saturating_sub(keep);
+        self.held -= unused;
+        unused
+    }
+
+    /// Takes back what could not be given back.
+    pub(super) const fn keep(&mut self, unused: u64) {
+        self.held += unused;
+    }
+
+    /// What is held.
+    pub(super) const fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// What is known to be used.
+    pub(super) const fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Raises what is known to be used to a total that does not know of what is pending here; whether
+    /// that is news.
+    pub(super) fn raise(&mut self, total: u64) -> bool {
+        let total = total + self.pending;
+        let news = total > self.used;
+        self.used = self.used.max(total);
+        news
+    }
+
+    /// What has yet to be handed to the log, once.
+    pub(super) fn drain(&mut self) -> Option<QuotaCount> {
+        let used = std::mem::replace(&mut self.pending, 0);
+        (used > 0 && self.durable).then(|| QuotaCount {
+            rule: Arc::clone(&self.rule),
+            subject: self.subject,
+            period: self.span.starts,
+            ends: self.span.ends,
+            used,
+        })
+    }
+}
+
+impl Entry for Account {
+    /// Time since 1970.
+    type Now = Duration;
+
+    fn is_idle(&self, now: Duration) -> bool {
+        self.pending == 0 && self.span.ends < now.as_secs()
+    }
+}

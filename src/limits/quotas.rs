@@ -1,0 +1,351 @@
+//! Quotas at work: counted here, taken from the fleet's counters, and made to last.
+
+use super::account::{Account, TERM};
+use super::calendar::Span;
+use super::charge::{Charge, Origin, Outcome, Way};
+use super::fleet::{Account as Asked, Answer, Take, Taken};
+use super::grant::Left;
+use super::leasing::DEADLINE;
+use super::ledger::Ledger;
+use super::rule::{Precision, Quota};
+use super::rule_set::Prepared;
+use super::subject::Counted;
+use super::usage::QuotaCount;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Spreads periods over the keys of accounts.
+const MIX: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+
+/// More than any quota.
+const NO_LIMIT: u64 = 1 << 52;
+
+/// A counter of the fleet that somebody looks after beside requests.
+struct Errand {
+    key: u128,
+    rule: Arc<str>,
+    subject: u128,
+    span: Span,
+    permits: u64,
+}
+
+impl Ledger {
+    pub(super) fn span(&self, quota: Quota) -> Span {
+        Span::around(quota.per, self.clock.unix_time())
+    }
+
+    pub(super) fn account_key(&self, charge: &Charge<'_>, quota: Quota) -> u128 {
+        key_of(charge.counted, self.span(quota))
+    }
+
+    /// Takes one of a quota that is counted here. [`Outcome::Open`] means that the log must be asked.
+    pub(super) fn take_quota_here(&self, charge: &mut Charge<'_>, quota: Quota) {
+        self.quota_here(charge, quota, self.log.is_some());
+    }
+
+    /// Asks the log first, for as long as there is time.
+    pub(super) async fn take_quota_here_late(
+        self: &Arc<Self>,
+        charge: &mut Charge<'_>,
+        quota: Quota,
+        deadline: Instant,
+    ) {
+        let key = self.account_key(charge, quota);
+        if let Some(log) = &self.log {
+            let span = self.span(quota);
+            let asked = log.quota_used(&charge.rule.id, charge.counted.subject, span.starts);
+            // What the log cannot say now, its next answer to a batch will.
+            let total = match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Ok(total)) => total,
+                Ok(Err(error)) => {
+                    log::warn!(error:% = error; "a quota begins without what was used before");
+                    0
+                }
+                Err(_) => 0,
+            };
+            self.accounts.find(key, |account| account.seed(total));
+        }
+        self.quota_here(charge, quota, false);
+    }
+
+    fn quota_here(&self, charge: &mut Charge<'_>, quota: Quota, ask_first: bool) {
+        let left = self.span(quota).left(self.clock.unix_time());
+        let permits = permits(quota);
+        let mut key = self.account_key(charge, quota);
+        let take = |account: &mut Account| {
+            (!ask_first || !account.is_new()).then(|| account.take_here(permits))
+        };
+        let mut taken = self.account(key, charge, quota, take);
+        if taken.is_none() {
+            // Who finds no place shares one for each rule.
+            key = charge.rule.overflow_key();
+            taken = self.account(key, charge, quota, take);
+        }
+        charge.outcome = match taken {
+            Some(None) => Outcome::Open,
+            Some(Some(Some(remaining))) => {
+                charge.origin = Origin::Quota(key);
+                Outcome::Granted(Left::new(remaining, left))
+            }
+            Some(Some(None)) | None => Outcome::Refused(left),
+        };
+    }
+
+    /// Takes one of those that are held; without, [`Outcome::Open`] and [`Way::Ask`].
+    pub(super) fn take_quota_held(self: &Arc<Self>, charge: &mut Charge<'_>, quota: Quota) {
+        let key = self.account_key(charge, quota);
+        let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
+        let found = self.account(key, charge, quota, |account| {
+            let taken = account.take_held(permits, self.clock.now());
+            (taken, taken.and_then(|_| account.wants(permits, tasks)))
+        });
+        charge.way = Way::Ask;
+        let Some((taken, wants)) = found else { return };
+        if let Some(remaining) = taken {
+            charge.origin = Origin::HeldQuota(key);
+            let left = self.span(quota).left(self.clock.unix_time());
+            charge.outcome = Outcome::Granted(Left::new(remaining, left));
+        }
+        if let (Some(want), Some(fleet)) = (wants, &self.fleet) {
+            let work = Arc::clone(self).fetch(self.errand(charge, quota), want);
+            fleet.start(Box::pin(work));
+        }
+    }
+
+    /// Takes one of this task's share.
+    pub(super) fn take_quota_share(&self, charge: &Charge<'_>, quota: Quota) -> Outcome {
+        let key = self.account_key(charge, quota);
+        let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
+        let left = self.span(quota).left(self.clock.unix_time());
+        match self.account(key, charge, quota, |account| account.take_share(permits, tasks)) {
+            Some(Some(remaining)) => Outcome::Granted(Left::new(remaining, left)),
+            Some(None) | None => Outcome::Refused(left),
+        }
+    }
+
+    /// Counts one that is let through whatever was used.
+    pub(super) fn count_without_limit(&self, charge: &Charge<'_>, quota: Quota) {
+        let key = self.account_key(charge, quota);
+        self.account(key, charge, quota, Account::take_uncounted);
+    }
+
+    /// What to ask the fleet's counter of a quota, and for how many.
+    pub(super) fn quota_question(&self, charge: &Charge<'_>, quota: Quota) -> (Asked, i64) {
+        let span = self.span(quota);
+        let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
+        let key = key_of(charge.counted, span);
+        let size = match charge.rule.precision {
+            Precision::Exact => None,
+            Precision::Leased => self.accounts.find(key, |account| account.size(permits, tasks)),
+        };
+        (self.asked(span, permits, None), signed(size.unwrap_or(1)))
+    }
+
+    fn asked(&self, span: Span, permits: u64, known: Option<u64>) -> Asked {
+        let ends_in = span.left(self.clock.unix_time());
+        Asked::Quota { permits, period: span.starts, ends_in, known }
+    }
+
+    /// Takes in what the fleet's counter said; what is left by it.
+    pub(super) fn hear_of_quota(
+        self: &Arc<Self>,
+        charge: &Charge<'_>,
+        quota: Quota,
+        taken: Taken,
+        charged: bool,
+    ) -> Left {
+        let (key, permits) = (self.account_key(charge, quota), permits(quota));
+        let granted = u64::try_from(taken.granted).unwrap_or(0);
+        let heard = self.account(key, charge, quota, |account| {
+            if charged && granted > 0 {
+                account.granted(granted, true, taken.remaining, permits);
+            } else if granted == 0 {
+                account.saw(taken.remaining, permits);
+            }
+            let tend = account.held() > 0 && !std::mem::replace(&mut account.tended, true);
+            (account.held(), tend)
+        });
+        let (held, tend) = heard.unwrap_or_default();
+        if let (true, Some(fleet)) = (tend, &self.fleet) {
+            fleet.start(Box::pin(Arc::clone(self).tend(self.errand(charge, quota))));
+        }
+        Left::new(taken.remaining + held, self.span(quota).left(self.clock.unix_time()))
+    }
+
+    /// Has somebody read from the log what is used, if nobody does yet; who is told then.
+    pub(super) fn begin_seeding(
+        self: &Arc<Self>,
+        charge: &Charge<'_>,
+        quota: Quota,
+    ) -> Option<Arc<Notify>> {
+        let key = self.account_key(charge, quota);
+        let (news, new) = self.account(key, charge, quota, |account| {
+            let new = account.seeding.is_none();
+            (Arc::clone(account.seeding.get_or_insert_default()), new)
+        })?;
+        if let (true, Some(fleet)) = (new, &self.fleet) {
+            let (ledger, errand) = (Arc::clone(self), self.errand(charge, quota));
+            fleet.start(Box::pin(async move { ledger.read_log(&errand).await }));
+        }
+        Some(news)
+    }
+
+    async fn read_log(&self, errand: &Errand) {
+        let total = match &self.log {
+            None => 0,
+            Some(log) => {
+                log.quota_used(&errand.rule, errand.subject, errand.span.starts)
+                    .await
+                    .unwrap_or_else(|error| {
+                        // What is known here has to do until the log answers to the next batch.
+                        log::warn!(error:% = error; "a quota begins without what was used before");
+                        0
+                    })
+            }
+        };
+        let news = self.accounts.find(errand.key, |account| {
+            account.seed(total);
+            account.seeding.take()
+        });
+        news.flatten().iter().for_each(|news| news.notify_waiters());
+    }
+
+    /// Gives one back that a request took and did not use.
+    pub(super) fn return_to_fleet(self: &Arc<Self>, rule: &Prepared, counted: Counted) {
+        let super::rule_set::Gauge::Quota(quota) = rule.gauge else { return };
+        let span = self.span(quota);
+        let key = key_of(counted, span);
+        self.accounts.find(key, Account::give_back_held);
+        // It goes back with all else that is held and not in use.
+        let tend = self.accounts.find(key, |account| !std::mem::replace(&mut account.tended, true));
+        if let (Some(true), Some(fleet)) = (tend, &self.fleet) {
+            let rule = Arc::clone(&rule.id);
+            let permits = permits(quota);
+            let errand = Errand { key, rule, subject: counted.subject, span, permits };
+            fleet.start(Box::pin(Arc::clone(self).tend(errand)));
+        }
+    }
+
+    /// Takes more ahead of need.
+    async fn fetch(self: Arc<Self>, errand: Errand, want: u64) {
+        let taken = self.ask_quota(&errand, signed(want), 1, None).await;
+        self.accounts.find(errand.key, |account| {
+            account.asking = false;
+            if let Some(taken) = taken {
+                let granted = u64::try_from(taken.granted).unwrap_or(0);
+                account.granted(granted, false, taken.remaining, errand.permits);
+            }
+        });
+    }
+
+    /// Gives back, each [`TERM`], what is held and not in use, until nothing is held.
+    async fn tend(self: Arc<Self>, errand: Errand) {
+        loop {
+            tokio::time::sleep(TERM).await;
+            let (now, tasks) = (self.clock.now(), u64::from(self.tasks()));
+            let unused = self
+                .accounts
+                .find(errand.key, |account| account.unused(now, errand.permits, tasks));
+            if unused.is_some_and(|unused| unused > 0) {
+                let unused = unused.unwrap_or(0);
+                let back = self.ask_quota(&errand, -signed(unused), -signed(unused), None).await;
+                self.accounts.find(errand.key, |account| match back {
+                    Some(taken) => account.saw(taken.remaining, errand.permits),
+                    None => account.keep(unused),
+                });
+            }
+            let over = errand.span.left(self.clock.unix_time()).is_zero();
+            let done = self.accounts.find(errand.key, |account| {
+                account.tended = account.held() > 0 && !over;
+                !account.tended
+            });
+            if done != Some(false) {
+                return;
+            }
+        }
+    }
+
+    /// Raises the fleet's counter to what the log knows.
+    async fn raise(self: Arc<Self>, errand: Errand, total: u64) {
+        if let Some(taken) = self.ask_quota(&errand, 0, 0, Some(total)).await {
+            log::debug!(left = taken.remaining; "a quota's counter was raised to what the log knows");
+        }
+    }
+
+    async fn ask_quota(
+        &self,
+        errand: &Errand,
+        want: i64,
+        least: i64,
+        known: Option<u64>,
+    ) -> Option<Taken> {
+        let account = self.asked(errand.span, errand.permits, known);
+        let take = Take { rule: Arc::clone(&errand.rule), account, want, least, shadow: false };
+        let fleet = self.fleet.as_ref()?;
+        match fleet.take(errand.subject, &[take], DEADLINE).await {
+            Ok(Answer::Charged(taken) | Answer::Refused(taken)) => taken.first().copied(),
+            Ok(Answer::Missing) | Err(_) => None,
+        }
+    }
+
+    /// What was let through of quotas since this was last asked.
+    pub(super) fn drain(&self) -> Vec<QuotaCount> {
+        let mut counts = Vec::new();
+        self.accounts.each(|account| counts.extend(account.drain()));
+        counts
+    }
+
+    /// Takes in what the log answered to what was drained.
+    pub(super) fn reconcile(self: &Arc<Self>, counts: &[QuotaCount], totals: &[u64]) {
+        for (count, total) in counts.iter().zip(totals) {
+            let span = Span { starts: count.period, ends: count.ends };
+            let key = key_of(self.keyring.known(&count.rule, count.subject), span);
+            let news = self.accounts.find(key, |account| account.raise(*total));
+            if let (Some(true), Some(fleet)) = (news, &self.fleet) {
+                let rule = Arc::clone(&count.rule);
+                let errand = Errand { key, rule, subject: count.subject, span, permits: NO_LIMIT };
+                fleet.start(Box::pin(Arc::clone(self).raise(errand, *total)));
+            }
+        }
+    }
+
+    fn errand(&self, charge: &Charge<'_>, quota: Quota) -> Errand {
+        let span = self.span(quota);
+        Errand {
+            key: key_of(charge.counted, span),
+            rule: Arc::clone(&charge.rule.id),
+            subject: charge.counted.subject,
+            span,
+            permits: permits(quota),
+        }
+    }
+
+    fn account<R>(
+        &self,
+        key: u128,
+        charge: &Charge<'_>,
+        quota: Quota,
+        work: impl FnOnce(&mut Account) -> R,
+    ) -> Option<R> {
+        let now = self.clock.unix_time();
+        let make = || {
+            let durable = charge.rule.shared || self.fleet.is_none();
+            let span = Span::around(quota.per, now);
+            Account::new(&charge.rule.id, charge.counted.subject, span, durable)
+        };
+        self.accounts.entry(key, now, make, work)
+    }
+}
+
+const fn key_of(counted: Counted, span: Span) -> u128 {
+    counted.key ^ (span.starts as u128).wrapping_mul(MIX)
+}
+
+fn permits(quota: Quota) -> u64 {
+    quota.permits.get().into()
+}
+
+fn signed(permits: u64) -> i64 {
+    i64::try_from(permits).unwrap_or(i64::MAX)
+}

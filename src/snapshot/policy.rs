@@ -1,0 +1,147 @@
+//! Plans and policies ready to run, from the files and from the rows of the store.
+//!
+//! Must stay true: a row goes before the table of its name, whatever the table says.
+
+use super::Parts;
+use crate::auth::access::{Access, Unmet};
+use crate::config::{Config, PolicyDef, Rows};
+use crate::limits::{Plan, Rule, RuleSet};
+use crate::telemetry::metrics::RuleMetrics;
+use http::HeaderValue;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where a plan or policy that is in force comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The files.
+    Files,
+    /// A row of the store.
+    Row,
+}
+
+impl Origin {
+    /// As operators are told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Row => "row",
+        }
+    }
+}
+
+/// A set of rules with the metrics of each.
+#[derive(Default)]
+pub struct Limits {
+    /// The rules, ready to be reserved.
+    pub rules: RuleSet,
+    metrics: Vec<(Arc<str>, RuleMetrics)>,
+}
+
+impl Limits {
+    pub(super) fn build(rules: &[Rule], parts: &Parts) -> Self {
+        let metrics =
+            rules.iter().map(|rule| (Arc::clone(&rule.id), parts.metrics.rule(&rule.id))).collect();
+        Self { rules: parts.limiter.prepare(rules), metrics }
+    }
+
+    /// The metrics of the rule with this id, if it is one of these.
+    #[must_use]
+    pub fn metrics(&self, id: &str) -> Option<&RuleMetrics> {
+        self.metrics.iter().find(|(known, _)| &**known == id).map(|(_, metrics)| metrics)
+    }
+}
+
+/// A named set of conditions and rules, in force for the routes and consumers that name it.
+pub struct Policy {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it asks of a request.
+    pub access: Access,
+    /// Its rules, for consumers; those of a route are in [`super::Route::limits`].
+    pub limits: Limits,
+    /// `WWW-Authenticate` for a token that lacks one of its scopes.
+    pub insufficient_scope: Option<HeaderValue>,
+    rules: Vec<Rule>,
+    origin: Origin,
+    causes: [Box<str>; 4],
+}
+
+impl Policy {
+    fn build(definition: &PolicyDef, origin: Origin, parts: &Parts) -> Self {
+        let PolicyDef { name, access, rules } = definition;
+        let cause = |condition: &str| format!("policy/{name}/{condition}").into();
+        Self {
+            name: Arc::clone(name),
+            access: access.clone(),
+            limits: Limits::build(rules, parts),
+            insufficient_scope: insufficient_scope(&access.scopes),
+            rules: rules.clone(),
+            origin,
+            causes: ["addresses", "consumers", "plans", "scopes"].map(cause),
+        }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Its rules, as routes take them over.
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// What the access log says of a request that does not meet a condition of it:
+    /// `policy/<name>/<condition>`.
+    #[must_use]
+    pub fn cause(&self, unmet: Unmet) -> &str {
+        let [addresses, consumers, plans, scopes] = &self.causes;
+        match unmet {
+            Unmet::Address => addresses,
+            Unmet::Consumer => consumers,
+            Unmet::Plan => plans,
+            Unmet::Scopes => scopes,
+        }
+    }
+}
+
+/// The policies in force, by name.
+pub(super) type Policies = HashMap<Arc<str>, Arc<Policy>>;
+
+/// The plans of both, a row before a table of the same name.
+pub(super) fn plans(
+    config: &Config,
+    rows: &Rows,
+    parts: &Parts,
+) -> HashMap<Arc<str>, (Origin, Limits)> {
+    let build = |origin| {
+        move |plan: &Plan| (Arc::clone(&plan.name), (origin, Limits::build(&plan.rules, parts)))
+    };
+    let hidden = |plan: &&Plan| rows.plan(&plan.name).is_none();
+    let of_files = config.plans.iter().filter(hidden).map(build(Origin::Files));
+    of_files.chain(rows.plans().map(build(Origin::Row))).collect()
+}
+
+/// The policies of both, a row before a table of the same name.
+pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies {
+    let build = |origin| {
+        move |policy: &PolicyDef| {
+            (Arc::clone(&policy.name), Arc::new(Policy::build(policy, origin, parts)))
+        }
+    };
+    let hidden = |policy: &&PolicyDef| rows.policy(&policy.name).is_none();
+    let of_files = config.policies.iter().filter(hidden).map(build(Origin::Files));
+    of_files.chain(rows.policies().map(build(Origin::Row))).collect()
+}
+
+/// `WWW-Authenticate` for a token that lacks one of these.
+pub(super) fn insufficient_scope(scopes: &[Arc<str>]) -> Option<HeaderValue> {
+    let value = format!(
+        "Bearer realm=\"datahub\", error=\"insufficient_scope\", scope=\"{}\"",
+        scopes.join(" ")
+    );
+    HeaderValue::try_from(value).ok()
+}
