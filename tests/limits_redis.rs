@@ -12,6 +12,8 @@
 
 #[path = "limits_redis/fleet.rs"]
 mod fleet;
+#[path = "limits_redis/outages.rs"]
+mod outages;
 #[path = "lab/redis.rs"]
 mod redis_lab;
 
@@ -76,8 +78,9 @@ async fn five_tasks_share_one_rate() {
             let rules = [rule];
             let origin = Instant::now();
             let before: Vec<_> = tasks.iter().map(|task| task.redis.vitals()).collect();
-            let loads =
-                tasks.iter().map(|task| load(task, &rules, "carol", offered / 5, LASTS, origin));
+            let loads = tasks
+                .iter()
+                .map(|task| load(task.clone(), &rules, "carol", offered / 5, LASTS, origin));
             let seen: Vec<_> = futures_util::future::join_all(loads).await.concat();
             let admitted = count(&seen, fleet::End::Admitted);
             let allowed = 500.0 + 500.0 * LASTS.as_secs_f64();
