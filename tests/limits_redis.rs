@@ -14,6 +14,8 @@
 mod fleet;
 #[path = "limits_redis/outages.rs"]
 mod outages;
+#[path = "limits_redis/quotas.rs"]
+mod quotas;
 #[path = "lab/redis.rs"]
 mod redis_lab;
 
@@ -37,7 +39,10 @@ async fn a_rule_is_counted_exactly_by_the_servers_clock() {
             .enumerate()
     {
         let rule = rate(&format!("odd{n}"), permits, per, burst);
-        let sets = [tasks[0].rules(&[rule.clone()]), tasks[1].rules(&[rule])];
+        let sets = [
+            tasks[0].rules(std::slice::from_ref(&rule)),
+            tasks[1].rules(std::slice::from_ref(&rule)),
+        ];
         let (mut admitted, mut waits) = (0_u32, Vec::new());
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(2) {
