@@ -24,7 +24,8 @@ use tokio::time::Instant;
 /// How long a spent quota is remembered: other tasks may give some of it back.
 const QUOTA_DENIAL: Duration = Duration::from_millis(250);
 
-type Asking<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// One of several questions.
+pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 impl Ledger {
     /// Finds out about every charge that is still open.
@@ -195,7 +196,7 @@ impl Ledger {
 }
 
 /// Drives futures side by side until all are done.
-async fn all(mut work: Vec<Asking<'_>>) {
+pub(super) async fn all(mut work: Vec<Asking<'_>>) {
     std::future::poll_fn(|cx| {
         work.retain_mut(|asking| asking.as_mut().poll(cx).is_pending());
         if work.is_empty() { Poll::Ready(()) } else { Poll::Pending }

@@ -262,3 +262,6 @@ impl Pace {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests;
