@@ -5,9 +5,9 @@
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test stops where it fails, in real time"
+    reason = "a test stops where it fails, in real time, and shows its figures"
 )]
 
 #[path = "limits_redis/fleet.rs"]
@@ -18,6 +18,8 @@ mod outages;
 mod quotas;
 #[path = "lab/redis.rs"]
 mod redis_lab;
+#[path = "limits_redis/resharding.rs"]
+mod resharding;
 
 use datahub_gateway::limits::{Period, Rule, Stopped, Subject};
 use fleet::{Task, assert_bound, consumer, count, fleet, leased, load, permille, rate};

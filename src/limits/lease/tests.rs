@@ -230,7 +230,7 @@ fn simulate(scenario: &Scenario) -> (Fleet, Meter) {
             let requests = u64::from(*load) * TURN / 1_000_000;
             for n in 0..requests {
                 let at = turn as u64 * TURN + n * TURN / requests + task as u64;
-                let back = (n + task as u64 + 1) % scenario.given_back == 0;
+                let back = (n + task as u64 + 1).is_multiple_of(scenario.given_back);
                 fleet.after(at, 0, Event::Request { task, back, first: true });
             }
         }
