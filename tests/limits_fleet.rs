@@ -3,7 +3,7 @@
 //! Time is tokio's, and stands still unless everybody waits.
 #![expect(
     clippy::disallowed_methods,
-    clippy::expect_used,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test stops where it fails"
 )]

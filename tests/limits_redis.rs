@@ -3,8 +3,8 @@
 //! The tests look at times, so they take turns.
 #![expect(
     clippy::disallowed_methods,
-    clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test stops where it fails, in real time, and shows its figures"
@@ -17,6 +17,7 @@ mod outages;
 #[path = "limits_redis/quotas.rs"]
 mod quotas;
 #[path = "lab/redis.rs"]
+#[expect(dead_code, reason = "the lab offers more than the tests here use")]
 mod redis_lab;
 #[path = "limits_redis/resharding.rs"]
 mod resharding;
