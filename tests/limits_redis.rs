@@ -3,11 +3,11 @@
 //! The tests look at times, so they take turns.
 #![expect(
     clippy::disallowed_methods,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test stops where it fails, in real time"
+    reason = "a test stops where it fails, in real time, and shows its figures"
 )]
 
 #[path = "limits_redis/fleet.rs"]
@@ -17,7 +17,10 @@ mod outages;
 #[path = "limits_redis/quotas.rs"]
 mod quotas;
 #[path = "lab/redis.rs"]
+#[expect(dead_code, reason = "the lab offers more than the tests here use")]
 mod redis_lab;
+#[path = "limits_redis/resharding.rs"]
+mod resharding;
 
 use datahub_gateway::limits::{Period, Rule, Stopped, Subject};
 use fleet::{Task, assert_bound, consumer, count, fleet, leased, load, permille, rate};

@@ -105,8 +105,11 @@ impl Ledger {
         };
         let subject = first.counted.subject;
         let mut takes: Vec<_> = group.iter().map(|charge| self.question(charge)).collect();
-        Tally::add(&self.tally.exact_calls, 1);
         let left = || deadline.saturating_duration_since(Instant::now());
+        if left().is_zero() {
+            return Err(FleetError::Timeout);
+        }
+        Tally::add(&self.tally.exact_calls, 1);
         match fleet.take(subject, &takes, left()).await {
             Ok(Answer::Missing) => {}
             answer => return answer,
@@ -117,6 +120,9 @@ impl Ledger {
             {
                 *known = Some(self.look_up(charge, quota, deadline).await?);
             }
+        }
+        if left().is_zero() {
+            return Err(FleetError::Timeout);
         }
         Tally::add(&self.tally.exact_calls, 1);
         fleet.take(subject, &takes, left()).await

@@ -6,7 +6,7 @@ use crate::fleet::{
 };
 use crate::redis_lab::RedisCluster;
 use crate::redis_lab::fault::Mode;
-use datahub_gateway::limits::{OnStoreFailure, Period, Rule, Stopped};
+use datahub_gateway::limits::{OnStoreFailure, Period, Rule, RuleSet, Stopped};
 use std::time::{Duration, Instant};
 
 const TASKS: u32 = 5;
@@ -16,26 +16,38 @@ const OFFERED: u32 = 3 * RATE / TASKS;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long Redis is well before, and away.
 const BEFORE: Duration = Duration::from_secs(2);
-const AWAY: Duration = Duration::from_secs(4);
+const AWAY: Duration = Duration::from_secs(3);
 /// How soon it must be in use again.
 const BACK: Duration = Duration::from_secs(2);
-const AFTER: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(2);
 
-/// Sends load through five tasks while Redis goes away and comes back; what each task saw.
+/// Rules that are counted in both ways.
+fn rules(name: &str) -> [Rule; 2] {
+    [rate("exact", RATE, Period::Second, RATE), leased("leased", RATE, RATE)]
+        .map(|rule| Rule { id: format!("{}/{name}", rule.id).into(), ..rule })
+}
+
+/// Sends load through five tasks, for each rule alone, while Redis goes away and comes back. Checks what
+/// each rule saw.
 async fn outage(
     cluster: &mut RedisCluster,
     tasks: &[Task],
-    rule: Rule,
+    name: &str,
     go_away: impl Fn(&mut RedisCluster),
     come_back: impl Fn(&mut RedisCluster),
-) -> Vec<Vec<Seen>> {
-    let origin = Instant::now();
-    let loads: Vec<_> = tasks
+) {
+    let (origin, rules) = (Instant::now(), rules(name));
+    let lasts = BEFORE + AWAY + BACK + AFTER;
+    let loads: Vec<Vec<_>> = rules
         .iter()
-        .cloned()
-        .map(|task| {
-            let (rules, lasts) = ([rule.clone()], BEFORE + AWAY + BACK + AFTER);
-            tokio::spawn(async move { load(task, &rules, "carol", OFFERED, lasts, origin).await })
+        .map(|rule| {
+            let start = |task: &Task| {
+                let (task, rules) = (task.clone(), [rule.clone()]);
+                tokio::spawn(
+                    async move { load(task, &rules, "carol", OFFERED, lasts, origin).await },
+                )
+            };
+            tasks.iter().map(start).collect()
         })
         .collect();
     tokio::time::sleep_until((origin + BEFORE).into()).await;
@@ -46,12 +58,20 @@ async fn outage(
     for task in tasks {
         assert!(task.redis.settled(BACK).await, "{:?}", task.redis.vitals());
     }
-    println!("  in use again after {:?}", healed.elapsed());
-    let mut seen = Vec::new();
-    for load in loads {
-        seen.push(load.await.unwrap());
+    println!("{name}: in use again after {:?}", healed.elapsed());
+    for (rule, loads) in rules.iter().zip(loads) {
+        let mut seen = Vec::new();
+        for load in loads {
+            seen.push(load.await.unwrap());
+        }
+        println!("  {}", rule.id);
+        let all = seen.concat();
+        assert_eq!(count(&all, End::Unavailable), 0);
+        check_waits(&all);
+        check_shares(&seen);
+        // Once when Redis goes, and once when it comes back.
+        assert_bound(&all, 3 * RATE, RATE, Duration::from_millis(100));
     }
-    seen
 }
 
 fn between(seen: &[Seen], from: Duration, to: Duration) -> Vec<Seen> {
@@ -87,13 +107,17 @@ fn check_shares(seen: &[Vec<Seen>]) {
     assert!(admitted >= whole * 0.95, "{admitted}, {whole} are allowed");
 }
 
+/// Each way: an answer takes longer than a request waits.
+const LATE: Duration = Duration::from_millis(15);
+
 type Act = fn(&mut RedisCluster);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_nobody_fails_and_each_task_has_its_share() {
     let _turn = TURN.lock().await;
     let mut cluster = RedisCluster::start();
-    let faults: [(&str, Act, Act); 4] = [
+    let faults: [(&str, Act, Act); 5] = [
+        ("late", |c| c.fault_all(Mode::Late(LATE)), |c| c.fault_all(Mode::Pass)),
         ("black hole", |c| c.fault_all(Mode::Blackhole), |c| c.fault_all(Mode::Pass)),
         ("reset", |c| c.fault_all(Mode::Reset), |c| c.fault_all(Mode::Pass)),
         (
@@ -117,17 +141,7 @@ async fn without_redis_nobody_fails_and_each_task_has_its_share() {
     // All the time the same ones: who has left is counted for some seconds more.
     let tasks = fleet(&cluster, TASKS).await;
     for (name, go_away, come_back) in faults {
-        for rule in [rate("exact", RATE, Period::Second, RATE), leased("leased", RATE, RATE)] {
-            println!("{name}, {}", rule.name);
-            let rule = Rule { id: format!("{}/{name}", rule.id).into(), ..rule };
-            let seen = outage(&mut cluster, &tasks, rule, go_away, come_back).await;
-            let all = seen.concat();
-            assert_eq!(count(&all, End::Unavailable), 0);
-            check_waits(&all);
-            check_shares(&seen);
-            // Once when Redis goes, and once when it comes back.
-            assert_bound(&all, 3 * RATE, RATE, Duration::from_millis(100));
-        }
+        outage(&mut cluster, &tasks, name, go_away, come_back).await;
     }
 }
 
@@ -135,24 +149,32 @@ async fn without_redis_nobody_fails_and_each_task_has_its_share() {
 async fn all_masters_may_die_and_come_back_empty() {
     let _turn = TURN.lock().await;
     let mut cluster = RedisCluster::start();
-    let rule = leased("leased", RATE, RATE);
     let tasks = fleet(&cluster, TASKS).await;
-    let seen = outage(
-        &mut cluster,
-        &tasks,
-        rule,
-        |cluster| (0..cluster.len()).for_each(|node| cluster.kill(node)),
-        |cluster| {
-            (0..cluster.len()).for_each(|node| cluster.restart(node));
-            cluster.wait_until_whole();
-        },
-    )
-    .await;
-    let all = seen.concat();
-    assert_eq!(count(&all, End::Unavailable), 0);
-    check_waits(&all);
-    check_shares(&seen);
-    assert_bound(&all, 3 * RATE, RATE, Duration::from_millis(100));
+    let go_away =
+        |cluster: &mut RedisCluster| (0..cluster.len()).for_each(|node| cluster.kill(node));
+    let come_back = |cluster: &mut RedisCluster| {
+        (0..cluster.len()).for_each(|node| cluster.restart(node));
+        cluster.wait_until_whole();
+    };
+    outage(&mut cluster, &tasks, "killed", go_away, come_back).await;
+}
+
+/// A consumer for each master, found by the counters that they leave.
+async fn consumers_of(cluster: &RedisCluster, task: &Task, set: &RuleSet) -> Vec<String> {
+    let counters = |master: usize| cluster.cli(master, &["keys", "dh:*:rl:*"]).lines().count();
+    let mut found = Vec::new();
+    for master in cluster.masters() {
+        let before = counters(master);
+        for n in 0..64 {
+            let name = format!("consumer{master}-{n}");
+            task.limiter.reserve(&[set], &consumer(&name)).await.unwrap();
+            if counters(master) > before {
+                found.push(name);
+                break;
+            }
+        }
+    }
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,22 +186,8 @@ async fn the_replica_of_a_dead_master_is_found_and_the_other_masters_never_misse
         task.limiter.expect_tasks(4);
         let rules = [rate("exact", RATE, Period::Second, RATE), leased("leased", RATE, RATE)];
         let set = task.rules(&rules);
-        // Consumers until each master has one, by the counters that they leave.
         let masters = cluster.masters();
-        let mut of_master = Vec::new();
-        for master in &masters {
-            let found = (0..64).map(|n| format!("consumer{n}")).collect::<Vec<_>>();
-            for name in found {
-                let size =
-                    |c: &RedisCluster| c.cli(*master, &["keys", "dh:*:rl:*"]).lines().count();
-                let before = size(&cluster);
-                task.limiter.reserve(&[&set], &consumer(&name)).await.unwrap();
-                if size(&cluster) > before {
-                    of_master.push(name);
-                    break;
-                }
-            }
-        }
+        let of_master = consumers_of(&cluster, &task, &set).await;
         assert_eq!(of_master.len(), 3);
         let victim = masters[0];
         let before = task.limiter.vitals();

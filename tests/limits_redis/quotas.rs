@@ -13,9 +13,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Totals by rule, subject and period.
+type Totals = HashMap<(Arc<str>, u128, u64), u64>;
+
 /// What lasts, in memory.
 #[derive(Default)]
-struct Log(Mutex<HashMap<(Arc<str>, u128, u64), u64>>);
+struct Log(Mutex<Totals>);
 
 #[async_trait]
 impl UsageLog for Log {

@@ -57,7 +57,9 @@ enum Event {
         back: bool,
         first: bool,
     },
-    /// A question reaches the server.
+    /// A question of an exact rule reaches the server.
+    Exact,
+    /// A question for a batch reaches the server.
     Question {
         task: usize,
         asked: Moment,
@@ -85,6 +87,8 @@ struct Fleet {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     delays: std::iter::Cycle<std::vec::IntoIter<u64>>,
+    /// Every so many tasks asks for each request; none does if this is zero.
+    exact: usize,
     /// True times, in microseconds.
     admitted: Vec<u64>,
     offered: u64,
@@ -115,6 +119,11 @@ impl Fleet {
             }
             match event {
                 Event::Request { task, back, first } => self.request(now, task, back, first),
+                Event::Exact => {
+                    if self.server.take(now, 1).granted == 1 {
+                        self.admitted.push(now);
+                    }
+                }
                 Event::Question { task, asked, want, lost } => {
                     let taken = self.server.take(now, want);
                     let wait = u64::try_from(taken.wait.as_micros()).unwrap();
@@ -145,6 +154,10 @@ impl Fleet {
 
     fn request(&mut self, now: u64, task: usize, back: bool, first: bool) {
         self.offered += u64::from(first);
+        if self.exact > 0 && task.is_multiple_of(self.exact) {
+            let delay = self.delay();
+            return self.after(now, delay, Event::Exact);
+        }
         let (lease, clock) = &mut self.tasks[task];
         let here = clock.read(now);
         let step = lease.take(here, first);
@@ -186,6 +199,7 @@ struct Scenario {
     loads: Vec<Vec<u32>>,
     delays: Vec<u64>,
     given_back: u64,
+    exact: usize,
 }
 
 fn scenario(most_load: u32) -> impl Strategy<Value = Scenario> {
@@ -196,14 +210,15 @@ fn scenario(most_load: u32) -> impl Strategy<Value = Scenario> {
             let load = prop::collection::vec(0..most_load, 8);
             let loads = prop::collection::vec(load, clocks.len());
             let delays = prop::collection::vec(delay.clone(), 50..100);
-            (Just((rate, burst, clocks)), loads, delays, 2_u64..20).prop_map(
-                |((rate, burst, clocks), loads, delays, given_back)| Scenario {
+            (Just((rate, burst, clocks)), loads, delays, 2_u64..20, 0_usize..4).prop_map(
+                |((rate, burst, clocks), loads, delays, given_back, exact)| Scenario {
                     rate,
                     burst: burst.max(rate.div_ceil(10)),
                     clocks,
                     loads,
                     delays,
                     given_back,
+                    exact,
                 },
             )
         },
@@ -221,6 +236,7 @@ fn simulate(scenario: &Scenario) -> (Fleet, Meter) {
         tasks: scenario.clocks.iter().map(|clock| (Lease::default(), *clock)).collect(),
         events: BinaryHeap::new(),
         order: 0,
+        exact: scenario.exact,
         delays: scenario.delays.clone().into_iter().cycle(),
         admitted: Vec::new(),
         offered: 0,
@@ -230,7 +246,7 @@ fn simulate(scenario: &Scenario) -> (Fleet, Meter) {
             let requests = u64::from(*load) * TURN / 1_000_000;
             for n in 0..requests {
                 let at = turn as u64 * TURN + n * TURN / requests + task as u64;
-                let back = (n + task as u64 + 1) % scenario.given_back == 0;
+                let back = (n + task as u64 + 1).is_multiple_of(scenario.given_back);
                 fleet.after(at, 0, Event::Request { task, back, first: true });
             }
         }
@@ -248,6 +264,8 @@ proptest! {
         let (fleet, meter) = simulate(&scenario);
         // A clock that runs slow makes a life longer: here by at most 200 millionths.
         let life = u64::from(scenario.rate) * 100_020 / 1_000_000 + 1;
+        // Who asks for each request is judged by the server's time, and has none.
+        let life = if scenario.exact == 1 { 0 } else { life };
         let most = u64::from(scenario.burst) + life;
         let excess = excess(&fleet.admitted, meter);
         prop_assert!(excess <= most, "{excess} of {most}");
@@ -265,6 +283,7 @@ fn yield_of(rate: u32, tasks: usize, load: u32) -> f64 {
         loads: vec![vec![load; 40]; tasks],
         delays: vec![300, 700, 1_900, 450, 3_100],
         given_back: u64::MAX,
+        exact: 0,
     };
     let (fleet, _) = simulate(&scenario);
     let seconds = 40.0 * TURN as f64 / 1e6;
