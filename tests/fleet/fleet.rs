@@ -3,10 +3,11 @@
 use crate::postgres_lab::{Server, Setup, USER};
 use crate::redis_lab::RedisCluster;
 use crate::support::client::{Answer, Client, Request};
+use crate::support::credential::{id_of, now};
 use crate::support::gateway::{self, Folder, Gateway, succeed};
 use crate::support::{PATIENCE, eventually_async};
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,6 +166,43 @@ pub(crate) fn answering(path: &str, more: &str) -> String {
     )
 }
 
+/// Who asks.
+pub(crate) enum Caller {
+    /// With an API key.
+    Key(String),
+    /// With a token.
+    Token(String),
+}
+
+impl Caller {
+    /// With a token of `subject` that has this id, issued a minute ago.
+    pub(crate) fn token(subject: &str, id: &str) -> Self {
+        let claims = json!({ "sub": subject, "jti": id, "iat": now() - 60, "exp": now() + 3600 });
+        Self::Token(gateway::sign_jwt(&claims))
+    }
+
+    /// The key or the token.
+    pub(crate) fn plain(&self) -> &str {
+        match self {
+            Self::Key(plain) | Self::Token(plain) => plain,
+        }
+    }
+
+    /// The field that it sends.
+    pub(crate) fn field(&self) -> (&'static str, String) {
+        match self {
+            Self::Key(key) => ("x-api-key", key.clone()),
+            Self::Token(token) => ("authorization", format!("Bearer {token}")),
+        }
+    }
+
+    /// Its request to a task.
+    pub(crate) fn ask<'g>(&self, task: &'g Gateway, path: &str) -> Request<'g> {
+        let (name, value) = self.field();
+        task.get(path).header(name, &value)
+    }
+}
+
 impl Fleet {
     /// Five tasks on one PostgreSQL. A caller on the plan `free` may do what it wants.
     pub(crate) fn builder() -> Builder {
@@ -250,22 +288,21 @@ impl Fleet {
 
     /// Adds a consumer.
     pub(crate) async fn consumer(&self, task: usize, name: &str, plan: &str) {
-        let body = serde_json::json!({ "username": name, "plan": plan });
+        let body = json!({ "username": name, "plan": plan });
         self.write(task, "POST", "/v1/consumers", &body).await;
     }
 
-    /// A new key of a consumer, plain.
-    pub(crate) async fn key(&self, task: usize, consumer: &str) -> String {
+    /// A new key of a consumer.
+    pub(crate) async fn key(&self, task: usize, consumer: &str) -> Caller {
         let path = format!("/v1/consumers/{consumer}/keys");
-        let issued = self.write(task, "POST", &path, &serde_json::json!({})).await;
-        issued["key"].as_str().unwrap().to_owned()
+        let issued = self.write(task, "POST", &path, &json!({})).await;
+        Caller::Key(issued["key"].as_str().unwrap().to_owned())
     }
 
-    /// Revokes a key, plain or by its id.
-    pub(crate) async fn revoke(&self, task: usize, key: &str) {
-        let id = key.split('_').nth(2).unwrap_or(key);
-        let path = format!("/v1/keys/{id}/revoke");
-        self.write(task, "POST", &path, &serde_json::json!({})).await;
+    /// Revokes a key.
+    pub(crate) async fn revoke(&self, task: usize, key: &Caller) {
+        let path = format!("/v1/keys/{}/revoke", id_of(key.plain()));
+        self.write(task, "POST", &path, &json!({})).await;
     }
 
     /// Asks every task until its answer has this status: how long each took from `began`.
@@ -273,12 +310,12 @@ impl Fleet {
         &self,
         began: Instant,
         status: u16,
-        request: impl for<'c> Fn(&'c Gateway) -> Request<'c>,
+        caller: &Caller,
+        path: &str,
     ) -> Vec<Duration> {
-        let request = &request;
         let asking = self.tasks.iter().enumerate().map(|(number, task)| async move {
             loop {
-                let answer = request(task).send().await;
+                let answer = caller.ask(task, path).send().await;
                 if answer.status == status {
                     return began.elapsed();
                 }
@@ -291,13 +328,9 @@ impl Fleet {
     }
 
     /// Every task answers with this status now.
-    pub(crate) async fn expect_all(
-        &self,
-        status: u16,
-        request: impl for<'c> Fn(&'c Gateway) -> Request<'c>,
-    ) {
+    pub(crate) async fn expect_all(&self, status: u16, caller: &Caller, path: &str) {
         for (number, task) in self.tasks.iter().enumerate() {
-            let answer = request(task).send().await;
+            let answer = caller.ask(task, path).send().await;
             assert_eq!(answer.status, status, "task {number}: {answer:?}");
         }
     }
@@ -315,18 +348,11 @@ impl Fleet {
 }
 
 /// Asks the admin API of a task.
-pub(crate) async fn api(
-    task: &Gateway,
-    method: &str,
-    path: &str,
-    body: Option<&Value>,
-) -> Answer {
+pub(crate) async fn api(task: &Gateway, method: &str, path: &str, body: Option<&Value>) -> Answer {
     let client = Client::new(task.admin());
     let request = client.request(method, path).bearer(ADMIN_TOKEN);
     let request = match body {
-        Some(body) => {
-            request.header("content-type", "application/json").body(body.to_string())
-        }
+        Some(body) => request.header("content-type", "application/json").body(body.to_string()),
         None => request,
     };
     request.send().await

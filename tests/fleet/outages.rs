@@ -1,10 +1,9 @@
 //! PostgreSQL goes away, in every way: whoever is known notices nothing, nobody is called unknown, and
 //! everything comes back by itself.
 
-use crate::fleet::{Figures, Fleet, api};
-use crate::support::client::Request;
-use crate::support::credential::{invented, now};
-use crate::support::gateway::{Gateway, sign_jwt};
+use crate::fleet::{Caller, Figures, Fleet, api};
+use crate::support::credential::invented;
+use crate::support::gateway::Gateway;
 use crate::support::load::{Load, Running, Summary};
 use crate::support::{eventually_async, sized};
 use serde_json::json;
@@ -14,25 +13,13 @@ use std::time::{Duration, Instant};
 const TOLD_WITHIN: Duration = Duration::from_millis(100);
 const ALLOWANCE: Duration = Duration::from_millis(50);
 
-fn token(subject: &str) -> String {
-    sign_jwt(&json!({ "sub": subject, "exp": now() + 3600 }))
-}
-
-fn with_key<'g>(key: &str) -> impl Fn(&'g Gateway) -> Request<'g> {
-    move |task| task.get("/").header("x-api-key", key)
-}
-
 /// A load with a key and one with a token on every task.
-fn loads(fleet: &Fleet, key: &str, token: &str) -> Vec<Running> {
-    let bearer = format!("Bearer {token}");
-    let on = |task: &Gateway, name: &str, value: &str| {
-        Load::on(task.address()).header(name, value).connections(2).rate(40).start()
+fn loads(fleet: &Fleet, key: &Caller, token: &Caller) -> Vec<Running> {
+    let on = |task: &Gateway, caller: &Caller| {
+        let (name, value) = caller.field();
+        Load::on(task.address()).header(name, &value).connections(2).rate(40).start()
     };
-    fleet
-        .tasks
-        .iter()
-        .flat_map(|task| [on(task, "x-api-key", key), on(task, "authorization", &bearer)])
-        .collect()
+    fleet.tasks.iter().flat_map(|task| [on(task, key), on(task, token)]).collect()
 }
 
 async fn stop(loads: Vec<Running>) -> Summary {
@@ -48,12 +35,12 @@ async fn expect_unavailable(fleet: &Fleet, rounds: usize) -> Figures {
     let mut took = Vec::new();
     for round in 0..rounds {
         for task in &fleet.tasks {
-            let (key, stranger) = (invented(), token(&format!("stranger{round}")));
-            let began = Instant::now();
-            let answer = match round % 4 {
-                3 => task.get("/").bearer(&stranger).send().await,
-                _ => task.get("/").header("x-api-key", &key).send().await,
+            let stranger = match round % 4 {
+                3 => Caller::token(&format!("stranger{round}"), "any"),
+                _ => Caller::Key(invented()),
             };
+            let began = Instant::now();
+            let answer = stranger.ask(task, "/").send().await;
             took.push(began.elapsed());
             answer.expect_status(503);
             assert!(answer.header("retry-after").is_some(), "{answer:?}");
@@ -66,9 +53,9 @@ async fn expect_unavailable(fleet: &Fleet, rounds: usize) -> Figures {
 async fn a_frozen_primary_and_a_promotion_are_not_noticed_by_those_who_are_known() {
     let mut fleet = Fleet::builder().tasks(3).standby().redis().start().await;
     fleet.consumer(0, "acme", "free").await;
-    let (key, bearer) = (fleet.key(1, "acme").await, token("acme"));
-    fleet.until_all(Instant::now(), 200, with_key(&key)).await;
-    fleet.until_all(Instant::now(), 200, |task| task.get("/").bearer(&bearer)).await;
+    let (key, bearer) = (fleet.key(1, "acme").await, Caller::token("acme", "any"));
+    fleet.until_all(Instant::now(), 200, &key, "/").await;
+    fleet.until_all(Instant::now(), 200, &bearer, "/").await;
     fleet.caught_up().await;
 
     let running = loads(&fleet, &key, &bearer);
@@ -92,7 +79,7 @@ async fn a_frozen_primary_and_a_promotion_are_not_noticed_by_those_who_are_known
         .await;
     }
     let issued = fleet.key(0, "after1").await;
-    fleet.until_all(promoted, 200, with_key(&issued)).await;
+    fleet.until_all(promoted, 200, &issued, "/").await;
     println!("writes and new keys work {} ms after the promotion", promoted.elapsed().as_millis());
     let thawed_at = running[0].elapsed();
     for task in &fleet.tasks {
@@ -102,10 +89,10 @@ async fn a_frozen_primary_and_a_promotion_are_not_noticed_by_those_who_are_known
     // The old one comes back and believes that it is the primary.
     fleet.primary.thaw();
     let late = fleet.key(2, "after2").await;
-    fleet.until_all(Instant::now(), 200, with_key(&late)).await;
+    fleet.until_all(Instant::now(), 200, &late, "/").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     fleet.revoke(0, &late).await;
-    fleet.until_all(Instant::now(), 401, with_key(&late)).await;
+    fleet.until_all(Instant::now(), 401, &late, "/").await;
     let all = stop(running).await;
     let before = all.between(Duration::ZERO, frozen_at);
     let during = all.between(frozen_at, thawed_at);
@@ -148,9 +135,9 @@ async fn a_revocation_that_a_promotion_loses_holds_where_it_was_seen() {
     }
     let (lost, good) = (fleet.key(0, "acme").await, fleet.key(0, "good").await);
     let disabled = fleet.key(0, "off").await;
-    let denied = token("acme");
+    let denied = Caller::token("acme", "any");
     for key in [&lost, &good, &disabled] {
-        fleet.until_all(Instant::now(), 200, with_key(key)).await;
+        fleet.until_all(Instant::now(), 200, key, "/").await;
     }
     cut_off(&fleet).await;
     fleet.revoke(1, &lost).await;
@@ -158,17 +145,17 @@ async fn a_revocation_that_a_promotion_loses_holds_where_it_was_seen() {
     let body = json!({ "issuer": "default", "subject": "acme", "until": "2999-01-01T00:00:00Z" });
     fleet.write(2, "POST", "/v1/denials", &body).await;
     for key in [&lost, &disabled] {
-        fleet.until_all(Instant::now(), 401, with_key(key)).await;
+        fleet.until_all(Instant::now(), 401, key, "/").await;
     }
-    fleet.until_all(Instant::now(), 401, |task| task.get("/").bearer(&denied)).await;
+    fleet.until_all(Instant::now(), 401, &denied, "/").await;
 
     promote(&mut fleet).await;
     let refused = async |fleet: &Fleet| {
         for key in [&lost, &disabled] {
-            fleet.expect_all(401, with_key(key)).await;
+            fleet.expect_all(401, key, "/").await;
         }
-        fleet.expect_all(401, |task| task.get("/").bearer(&denied)).await;
-        fleet.expect_all(200, with_key(&good)).await;
+        fleet.expect_all(401, &denied, "/").await;
+        fleet.expect_all(200, &good, "/").await;
     };
     refused(&fleet).await;
     // Longer than anything here is believed without asking again.
@@ -178,12 +165,14 @@ async fn a_revocation_that_a_promotion_loses_holds_where_it_was_seen() {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let late = fleet.folder().start().await;
-    let said = late.get("/").header("x-api-key", &lost).send().await.status;
-    println!("a task that starts after the promotion says {said} to the key that was revoked before");
+    let said = lost.ask(&late, "/").send().await.status;
+    println!(
+        "a task that starts after the promotion says {said} to the key that was revoked before"
+    );
     // Revoked once more, it is refused by that one too.
     fleet.revoke(0, &lost).await;
     eventually_async("the late one to refuse", async || {
-        let answer = late.get("/").header("x-api-key", &lost).send().await;
+        let answer = lost.ask(&late, "/").send().await;
         (answer.status == 401).then_some(())
     })
     .await;
@@ -202,22 +191,22 @@ async fn a_key_revoked_after_a_promotion_is_not_brought_back_by_what_redis_remem
     }
     // Read, and so remembered, at the last revision.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    fleet.until_all(Instant::now(), 200, with_key(&key)).await;
+    fleet.until_all(Instant::now(), 200, &key, "/").await;
     promote(&mut fleet).await;
     let began = Instant::now();
     eventually_async("the key to be revoked", async || {
-        let path = format!("/v1/keys/{}/revoke", crate::support::credential::id_of(&key));
+        let path = format!("/v1/keys/{}/revoke", crate::support::credential::id_of(key.plain()));
         (api(&fleet.tasks[0], "POST", &path, Some(&json!({}))).await.status == 200).then_some(())
     })
     .await;
-    fleet.until_all(began, 401, with_key(&key)).await;
+    fleet.until_all(began, 401, &key, "/").await;
     let ends = Instant::now() + Duration::from_secs(3);
     while Instant::now() < ends {
-        fleet.expect_all(401, with_key(&key)).await;
+        fleet.expect_all(401, &key, "/").await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let late = fleet.folder().start().await;
-    late.get("/").header("x-api-key", &key).send().await.expect_status(401);
+    key.ask(&late, "/").send().await.expect_status(401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,17 +218,17 @@ async fn without_a_replica_known_keys_work_for_as_long_as_they_may_and_all_comes
     let mut fleet = described.start().await;
     fleet.consumer(0, "acme", "free").await;
     let (key, unseen) = (fleet.key(0, "acme").await, fleet.key(0, "acme").await);
-    fleet.until_all(Instant::now(), 200, with_key(&key)).await;
+    fleet.until_all(Instant::now(), 200, &key, "/").await;
     fleet.primary.kill();
     let killed = Instant::now();
     while killed.elapsed() < stale_for - Duration::from_millis(1500) {
-        fleet.expect_all(200, with_key(&key)).await;
-        fleet.expect_all(503, with_key(&unseen)).await;
+        fleet.expect_all(200, &key, "/").await;
+        fleet.expect_all(503, &unseen, "/").await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let told = expect_unavailable(&fleet, 8).await;
     told.tell("an unknown key while the primary is away, 503");
-    let ended = fleet.until_all(killed, 503, with_key(&key)).await;
+    let ended = fleet.until_all(killed, 503, &key, "/").await;
     println!("a known key was believed for {ended:?} after the kill; it may be for {stale_for:?}");
     for span in ended {
         assert!(span <= stale_for + Duration::from_secs(1), "{span:?}");
@@ -247,7 +236,7 @@ async fn without_a_replica_known_keys_work_for_as_long_as_they_may_and_all_comes
     fleet.primary.start_again();
     let back = Instant::now();
     for key in [&key, &unseen] {
-        fleet.until_all(back, 200, with_key(key)).await;
+        fleet.until_all(back, 200, key, "/").await;
     }
     println!("all keys work {} ms after PostgreSQL is back", back.elapsed().as_millis());
     assert!(back.elapsed() < Duration::from_secs(3));

@@ -2,11 +2,9 @@
 //!
 //! Times begin before the write is sent, so they hold the write as well.
 
-use crate::fleet::{Figures, Fleet, PEPPER};
+use crate::fleet::{Caller, Figures, Fleet, PEPPER};
 use crate::postgres_lab::Server;
-use crate::support::client::Request;
-use crate::support::credential::now;
-use crate::support::gateway::{Gateway, sign_jwt, succeed};
+use crate::support::gateway::succeed;
 use crate::support::sized;
 use datahub_gateway::auth::ApiKeys;
 use datahub_gateway::auth::api_key::KeyForm;
@@ -18,55 +16,28 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a client sends.
-enum Credential {
-    Key(String),
-    Token(String),
-}
-
-impl Credential {
-    fn on<'g>(&self, task: &'g Gateway, path: &str) -> Request<'g> {
-        match self {
-            Self::Key(key) => task.get(path).header("x-api-key", key),
-            Self::Token(token) => task.get(path).bearer(token),
-        }
-    }
-
-    fn key(&self) -> &str {
-        let Self::Key(key) = self else { panic!("it is a token") };
-        key
-    }
-}
-
-/// A token of `subject`, issued a minute ago.
-fn token(subject: &str, id: &str) -> Credential {
-    let claims =
-        json!({ "sub": subject, "jti": id, "iat": now() - 60, "exp": now() + 3600 });
-    Credential::Token(sign_jwt(&claims))
-}
-
 /// Tries so many times: what `arrange` gives is accepted by every task, then `act` takes it back, and
 /// every task answers `status` from then on. Measures until the last of them does.
 async fn measure(
     fleet: &Fleet,
     trials: usize,
     (path, status): (&str, u16),
-    arrange: impl AsyncFn(usize) -> Credential,
-    act: impl AsyncFn(usize, &Credential),
+    arrange: impl AsyncFn(usize) -> Caller,
+    act: impl AsyncFn(usize, &Caller),
 ) -> Figures {
     let mut took = Vec::new();
     let mut ended = Vec::new();
     for trial in 0..trials {
         let credential = arrange(trial).await;
-        fleet.until_all(Instant::now(), 200, |task| credential.on(task, path)).await;
+        fleet.until_all(Instant::now(), 200, &credential, path).await;
         let began = Instant::now();
         act(trial, &credential).await;
-        let times = fleet.until_all(began, status, |task| credential.on(task, path)).await;
+        let times = fleet.until_all(began, status, &credential, path).await;
         took.extend(times.into_iter().max());
         ended.push(credential);
     }
     for credential in &ended {
-        fleet.expect_all(status, |task| credential.on(task, path)).await;
+        fleet.expect_all(status, credential, path).await;
     }
     Figures::of(took)
 }
@@ -82,7 +53,9 @@ async fn expect_measured(fleet: &Fleet, at_least: usize, within: &str) {
         };
         let (count, soon) = (of("count", &[]), of("bucket", &[("le", within)]));
         let mean = of("sum", &[]) / count.max(1.0) * 1000.0;
-        println!("  task {number} says: {count} changes, mean {mean:.1} ms, {soon} within {within} s");
+        println!(
+            "  task {number} says: {count} changes, mean {mean:.1} ms, {soon} within {within} s"
+        );
         #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
         let least = at_least as f64;
         assert!(count >= least && soon >= count * 0.99, "task {number}: {soon} of {count}");
@@ -98,19 +71,20 @@ async fn a_key_revoked_through_one_task_is_refused_by_all_within_a_second() {
         &fleet,
         trials,
         ("/", 401),
-        async |trial| Credential::Key(fleet.key(trial % 5, "acme").await),
+        async |trial| fleet.key(trial % 5, "acme").await,
         async |trial, credential| {
             if trial % 10 == 9 {
-                let line = format!("keys revoke {}", credential.key());
+                let line = format!("keys revoke {}", credential.plain());
                 succeed(&fleet.cli(&line));
             } else {
-                fleet.revoke((trial + 1) % 5, credential.key()).await;
+                fleet.revoke((trial + 1) % 5, credential).await;
             }
         },
     )
     .await;
     figures.tell("a revoked key, refused by all of 5 tasks").within(SECOND, 2 * SECOND);
-    expect_measured(&fleet, 2 * trials, "1").await;
+    // The first one or two may fall into a task's first look.
+    expect_measured(&fleet, 2 * trials - 2, "1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,22 +103,22 @@ async fn a_replica_far_behind_brings_no_revoked_key_back() {
         &fleet,
         trials,
         ("/", 401),
-        async |trial| Credential::Key(keys[trial].clone()),
-        async |trial, credential| fleet.revoke(trial % 5, credential.key()).await,
+        async |trial| Caller::Key(keys[trial].plain().to_owned()),
+        async |trial, credential| fleet.revoke(trial % 5, credential).await,
     )
     .await;
     figures.tell("the same, with the replica held behind").within(SECOND, 2 * SECOND);
     // One that starts now knows nothing but what the stores say, and the replica says they are good.
     let late = fleet.join().await;
     for key in &keys {
-        late.get("/").header("x-api-key", key).send().await.expect_status(401);
+        key.ask(late, "/").send().await.expect_status(401);
     }
     let revoked = "SELECT count(*) FROM keys WHERE revoked_at IS NOT NULL";
     assert_eq!(fleet.follower().sql(&fleet.database, revoked), "0", "it was held behind");
     fleet.follower().resume_replay();
     fleet.caught_up().await;
     for key in &keys {
-        fleet.expect_all(401, |task| task.get("/").header("x-api-key", key)).await;
+        fleet.expect_all(401, key, "/").await;
     }
 }
 
@@ -167,8 +141,8 @@ async fn with_the_notifications_cut_or_lost_a_revoked_key_is_refused_within_two_
             &fleet,
             trials,
             ("/", 401),
-            async |trial| Credential::Key(fleet.key(trial % 5, "acme").await),
-            async |trial, credential| fleet.revoke((trial + 1) % 5, credential.key()).await,
+            async |trial| fleet.key(trial % 5, "acme").await,
+            async |trial, credential| fleet.revoke((trial + 1) % 5, credential).await,
         );
         figures.await.tell(what).within(2 * SECOND, 2 * SECOND);
     };
@@ -217,29 +191,40 @@ async fn consumers_tokens_plans_and_policies_change_everywhere_within_a_second()
             fleet.consumer(trial % 5, &format!("{kind}{trial}"), "free").await;
         }
     }
-    let key_of = async |kind: &str, trial: usize| {
-        Credential::Key(fleet.key(trial % 5, &format!("{kind}{trial}")).await)
-    };
+    let key_of =
+        async |kind: &str, trial: usize| fleet.key(trial % 5, &format!("{kind}{trial}")).await;
     let path = |kind: &str, trial: usize| format!("/v1/consumers/{kind}{trial}");
     let change = async |trial: usize, method: &str, path: &str, body: Value| {
         fleet.write((trial + 1) % 5, method, path, &body).await;
     };
 
-    let figures = measure(&fleet, trials, ("/", 401), async |n| key_of("off", n).await, async |n, _| {
-        change(n, "PATCH", &path("off", n), json!({ "enabled": false })).await;
-    });
+    let figures = measure(
+        &fleet,
+        trials,
+        ("/", 401),
+        async |n| key_of("off", n).await,
+        async |n, _| {
+            change(n, "PATCH", &path("off", n), json!({ "enabled": false })).await;
+        },
+    );
     say("a disabled consumer", figures.await).await;
-    let figures = measure(&fleet, trials, ("/", 401), async |n| key_of("gone", n).await, async |n, _| {
-        let answer = fleet.api(n % 5, "DELETE", &path("gone", n), None).await;
-        assert_eq!(answer.status, 204, "{}", answer.text());
-    });
+    let figures = measure(
+        &fleet,
+        trials,
+        ("/", 401),
+        async |n| key_of("gone", n).await,
+        async |n, _| {
+            let answer = fleet.api(n % 5, "DELETE", &path("gone", n), None).await;
+            assert_eq!(answer.status, 204, "{}", answer.text());
+        },
+    );
     say("a removed consumer", figures.await).await;
     let until = "2999-01-01T00:00:00Z";
     let figures = measure(
         &fleet,
         trials,
         ("/", 401),
-        async |n| token("sub0", &format!("t{n}")),
+        async |n| Caller::token("sub0", &format!("t{n}")),
         async |n, _| {
             let body = json!({ "issuer": "default", "jti": format!("t{n}"), "until": until });
             change(n, "POST", "/v1/denials", body).await;
@@ -250,7 +235,7 @@ async fn consumers_tokens_plans_and_policies_change_everywhere_within_a_second()
         &fleet,
         trials,
         ("/", 401),
-        async |n| token(&format!("sub{n}"), "any"),
+        async |n| Caller::token(&format!("sub{n}"), "any"),
         async |n, _| {
             if n % 3 == 2 {
                 let line = format!("tokens deny --issuer default --subject sub{n} --for 24h");
@@ -273,9 +258,7 @@ async fn rows(fleet: &Fleet, trials: usize, say: &impl AsyncFn(&str, Figures)) {
     let put = async |n: usize, path: &str, body: &Value| {
         fleet.write((n + 1) % 5, "PUT", path, body).await;
     };
-    let key_of = async |kind: &str, n: usize| {
-        Credential::Key(fleet.key(n % 5, &format!("{kind}{n}")).await)
-    };
+    let key_of = async |kind: &str, n: usize| fleet.key(n % 5, &format!("{kind}{n}")).await;
     let figures = measure(
         fleet,
         trials,
@@ -331,8 +314,8 @@ async fn a_key_or_a_consumer_made_after_it_was_asked_for_works_everywhere_within
     for trial in 0..sized(10, 60) {
         // Whoever issues keys makes them at random, so only here can one be asked for too early.
         let (plain, proof) = form.generate().unwrap();
-        let key = Credential::Key(plain.reveal().to_owned());
-        fleet.expect_all(401, |task| key.on(task, "/")).await;
+        let key = Caller::Key(plain.reveal().to_owned());
+        fleet.expect_all(401, &key, "/").await;
         let new = NewKey {
             proof,
             consumer: "acme".to_owned(),
@@ -344,21 +327,23 @@ async fn a_key_or_a_consumer_made_after_it_was_asked_for_works_everywhere_within
         };
         let began = Instant::now();
         store.issue_key(&Actor::named("test"), new).await.unwrap();
-        let times = fleet.until_all(began, 200, |task| key.on(task, "/")).await;
+        let times = fleet.until_all(began, 200, &key, "/").await;
         keys.extend(times.into_iter().max());
 
         let name = format!("late{trial}");
-        let bearer = token(&name, "any");
+        let bearer = Caller::token(&name, "any");
         for task in &fleet.tasks {
-            assert_ne!(bearer.on(task, "/").send().await.status, 200);
+            assert_ne!(bearer.ask(task, "/").send().await.status, 200);
         }
         let began = Instant::now();
         fleet.consumer(trial % 5, &name, "free").await;
-        let times = fleet.until_all(began, 200, |task| bearer.on(task, "/")).await;
+        let times = fleet.until_all(began, 200, &bearer, "/").await;
         consumers.extend(times.into_iter().max());
     }
     let most = 2 * SECOND;
-    Figures::of(keys).tell("a key made after it was asked for, works everywhere").within(most, most);
+    Figures::of(keys)
+        .tell("a key made after it was asked for, works everywhere")
+        .within(most, most);
     let what = "a consumer made after its token was sent, works everywhere";
     Figures::of(consumers).tell(what).within(most, most);
 }
