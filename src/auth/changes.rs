@@ -103,13 +103,22 @@ pub struct Reset {
     /// Another history goes on from here, and may lack changes that this one had: a replica was
     /// promoted, or a backup was put in the store's place.
     pub new_epoch: bool,
+    /// Names the history that the revisions belong to. After a promotion the same numbers are given
+    /// again, to other changes.
+    pub history: u64,
 }
 
 impl Reset {
     /// At `revision`, of which nothing more is known.
     #[must_use]
     pub const fn at(revision: u64) -> Self {
-        Self { revision, remembered_from: revision, recent: Vec::new(), new_epoch: false }
+        Self {
+            revision,
+            remembered_from: revision,
+            recent: Vec::new(),
+            new_epoch: false,
+            history: 0,
+        }
     }
 }
 

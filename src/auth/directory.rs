@@ -51,6 +51,8 @@ pub struct Directory {
     /// Held while a row is put on a shelf, so that no change passes between check and put.
     marks: Mutex<Marks>,
     confirmed_at: AtomicU64,
+    /// Counts new histories: a row that was asked for in one says nothing in the next.
+    histories: AtomicU64,
     loaded: AtomicU64,
     unavailable: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl Directory {
             denied: DenyList::default(),
             marks: Mutex::default(),
             confirmed_at: AtomicU64::new(NEVER),
+            histories: AtomicU64::new(0),
             loaded: AtomicU64::new(0),
             unavailable: AtomicU64::new(0),
         }
@@ -110,6 +113,8 @@ impl Directory {
     /// seen to have been good after the change.
     pub fn reset(&self, reset: &Reset, asked_at: Moment) -> Vec<Change> {
         let mut marks = self.marks.lock();
+        self.histories.fetch_add(u64::from(reset.new_epoch), Ordering::Relaxed);
+        self.source.begin_history(reset.history);
         let lost = marks.reset(reset);
         for change in lost.iter().filter(|change| !self.was_good_after(change)) {
             marks.doubt(change);
@@ -215,13 +220,14 @@ impl Directory {
 
     async fn load_key(&self, id: KeyId) -> Found<KnownKey> {
         for copy in self.copies() {
-            let now = self.clock.now();
+            let (now, history) = (self.clock.now(), self.history());
             match self.source.look_up_key(id, copy).await {
                 Answer::Unavailable(outage) if self.is_authority(copy) => return self.fail(outage),
                 Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
-                    if marks.allow(revision, |change| names_key(change, id)) {
+                    let current = marks.allow(revision, |change| names_key(change, id));
+                    if current && self.history() == history {
                         self.keys.put_unknown(id, now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
@@ -233,7 +239,7 @@ impl Directory {
                     let current = marks.allow(revision, |change| {
                         names_key(change, id) || names_consumer(change, &consumer)
                     });
-                    if current {
+                    if current && self.history() == history {
                         let known = self.known_key(self.doubt_key(&marks, row));
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         let mark = marks.owners.mark(&consumer);
@@ -247,13 +253,14 @@ impl Directory {
 
     async fn load_consumer(&self, username: &Arc<str>) -> Found<Arc<Consumer>> {
         for copy in self.copies() {
-            let now = self.clock.now();
+            let (now, history) = (self.clock.now(), self.history());
             match self.source.look_up_consumer(username, copy).await {
                 Answer::Unavailable(outage) if self.is_authority(copy) => return self.fail(outage),
                 Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
-                    if marks.allow(revision, |change| change.kind == ChangeKind::Consumer) {
+                    let any = |change: &Change| change.kind == ChangeKind::Consumer;
+                    if marks.allow(revision, any) && self.history() == history {
                         self.consumers.put_unknown(Arc::clone(username), now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
@@ -261,7 +268,8 @@ impl Directory {
                 }
                 Answer::Known { row, revision } => {
                     let mut marks = self.marks.lock();
-                    if marks.allow(revision, |change| names_consumer(change, &row.id)) {
+                    let current = marks.allow(revision, |change| names_consumer(change, &row.id));
+                    if current && self.history() == history {
                         let row = self.same_consumer(username, doubt_consumer(&marks, row));
                         let name = Arc::clone(username);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
@@ -272,6 +280,11 @@ impl Directory {
             }
         }
         self.fail(Outage::Behind)
+    }
+
+    /// Changes only while `marks` is held.
+    fn history(&self) -> u64 {
+        self.histories.load(Ordering::Relaxed)
     }
 
     /// The copies in the order in which they are asked: the nearest first, the authority until it has

@@ -312,9 +312,13 @@ fn make_certificates(ca_file: &PathBuf, folder: &std::path::Path) {
     fs::write(folder.join("node.key"), key.serialize_pem()).unwrap();
 }
 
-/// Ports that were free a moment ago, all at once.
+/// Ports that were free a moment ago, all at once. They are below those that the system gives to clients,
+/// so that no connection of a busy machine takes one before its server does, or while that is away.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    let mut held = Vec::new();
+    while held.len() < count {
+        let port: u16 = rand::random_range(10_000..32_000);
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    }
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
