@@ -195,8 +195,11 @@ struct Scenario {
     rate: u32,
     burst: u32,
     clocks: Vec<Skew>,
-    /// For each task, requests in a second, in turns of a quarter of a second.
+    /// For each task, requests in a second, in turns of [`TURN`].
     loads: Vec<Vec<u32>>,
+    /// Requests that come all at once: when, in milliseconds, where, how many, and whether another rule
+    /// refuses them. What such ones leave behind is the most that can be hoarded.
+    spikes: Vec<(u64, usize, u32, bool)>,
     delays: Vec<u64>,
     given_back: u64,
     exact: usize,
@@ -207,15 +210,21 @@ fn scenario(most_load: u32) -> impl Strategy<Value = Scenario> {
     let delay = prop_oneof![8 => 50_u64..2_000, 2 => 2_000_u64..9_000, 1 => 9_000_u64..20_000];
     (50_u32..2_000, 10_u32..200, prop::collection::vec(clock, 1..6)).prop_flat_map(
         move |(rate, burst, clocks)| {
-            let load = prop::collection::vec(0..most_load, 8);
+            // Pauses in the middle of a batch, after which all comes at once.
+            let load = prop_oneof![6 => Just(0), 1 => 0..most_load, 2 => most_load / 2..most_load];
+            let load = prop::collection::vec(load, 24);
             let loads = prop::collection::vec(load, clocks.len());
             let delays = prop::collection::vec(delay.clone(), 50..100);
-            (Just((rate, burst, clocks)), loads, delays, 2_u64..20, 0_usize..4).prop_map(
-                |((rate, burst, clocks), loads, delays, given_back, exact)| Scenario {
+            let spike = (0..1_700_u64, 0..clocks.len(), 1..300_u32, any::<bool>());
+            let spikes = prop::collection::vec(spike, 0..40);
+            let rest = (loads, spikes, delays, 2_u64..20, 0_usize..4);
+            (Just((rate, burst, clocks)), rest).prop_map(
+                |((rate, burst, clocks), (loads, spikes, delays, given_back, exact))| Scenario {
                     rate,
                     burst: burst.max(rate.div_ceil(10)),
                     clocks,
                     loads,
+                    spikes,
                     delays,
                     given_back,
                     exact,
@@ -225,7 +234,7 @@ fn scenario(most_load: u32) -> impl Strategy<Value = Scenario> {
     )
 }
 
-const TURN: u64 = 250_000;
+const TURN: u64 = 70_000;
 
 fn simulate(scenario: &Scenario) -> (Fleet, Meter) {
     let count = |n| NonZeroU32::new(n).unwrap();
@@ -243,12 +252,19 @@ fn simulate(scenario: &Scenario) -> (Fleet, Meter) {
     };
     for (task, loads) in scenario.loads.iter().enumerate() {
         for (turn, load) in loads.iter().enumerate() {
-            let requests = u64::from(*load) * TURN / 1_000_000;
+            // Evenly, over the borders of turns.
+            let due = |turn: usize| u64::from(*load) * turn as u64 * TURN / 1_000_000;
+            let requests = due(turn + 1) - due(turn);
             for n in 0..requests {
                 let at = turn as u64 * TURN + n * TURN / requests + task as u64;
                 let back = (n + task as u64 + 1).is_multiple_of(scenario.given_back);
                 fleet.after(at, 0, Event::Request { task, back, first: true });
             }
+        }
+    }
+    for (at, task, size, back) in scenario.spikes.iter().copied() {
+        for _ in 0..size {
+            fleet.after(at * 1_000, 0, Event::Request { task, back, first: true });
         }
     }
     let turns = scenario.loads.iter().map(Vec::len).max().unwrap_or(0) as u64;
@@ -280,13 +296,14 @@ fn yield_of(rate: u32, tasks: usize, load: u32) -> f64 {
         rate,
         burst: rate,
         clocks: clocks.collect(),
-        loads: vec![vec![load; 40]; tasks],
+        loads: vec![vec![load; 150]; tasks],
+        spikes: Vec::new(),
         delays: vec![300, 700, 1_900, 450, 3_100],
         given_back: u64::MAX,
         exact: 0,
     };
     let (fleet, _) = simulate(&scenario);
-    let seconds = 40.0 * TURN as f64 / 1e6;
+    let seconds = 150.0 * TURN as f64 / 1e6;
     let allowed = (f64::from(rate) * (seconds + 1.0)).min(fleet.offered as f64);
     fleet.admitted.len() as f64 / allowed
 }

@@ -230,7 +230,7 @@ async fn view(settings: Settings, address: Address) -> Result<View, RedisError> 
     let info: HashMap<&str, &str> =
         info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
     let elections = info.get("cluster_current_epoch").and_then(|epoch| epoch.parse().ok());
-    let (ranges, replicas) = read(&slots, &address);
+    let (ranges, replicas) = read(&slots, &address, settings.tls.is_some());
     Ok(View { elections: elections.unwrap_or(0), ranges, replicas })
 }
 
