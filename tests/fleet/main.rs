@@ -28,3 +28,9 @@ mod support;
 mod outages;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod starting;
+#[cfg(test)]
+mod trust;
+#[cfg(test)]
+mod usage;
