@@ -25,9 +25,13 @@ mod redis_lab;
 mod support;
 
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod starting;
 #[cfg(test)]
