@@ -25,6 +25,10 @@ mod redis_lab;
 mod support;
 
 #[cfg(test)]
+mod drills;
+#[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod outages;
