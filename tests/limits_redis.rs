@@ -3,17 +3,24 @@
 //! The tests look at times, so they take turns.
 #![expect(
     clippy::disallowed_methods,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test stops where it fails, in real time"
+    reason = "a test stops where it fails, in real time, and shows its figures"
 )]
 
 #[path = "limits_redis/fleet.rs"]
 mod fleet;
+#[path = "limits_redis/outages.rs"]
+mod outages;
+#[path = "limits_redis/quotas.rs"]
+mod quotas;
 #[path = "lab/redis.rs"]
+#[expect(dead_code, reason = "the lab offers more than the tests here use")]
 mod redis_lab;
+#[path = "limits_redis/resharding.rs"]
+mod resharding;
 
 use datahub_gateway::limits::{Period, Rule, Stopped, Subject};
 use fleet::{Task, assert_bound, consumer, count, fleet, leased, load, permille, rate};
@@ -35,7 +42,10 @@ async fn a_rule_is_counted_exactly_by_the_servers_clock() {
             .enumerate()
     {
         let rule = rate(&format!("odd{n}"), permits, per, burst);
-        let sets = [tasks[0].rules(&[rule.clone()]), tasks[1].rules(&[rule])];
+        let sets = [
+            tasks[0].rules(std::slice::from_ref(&rule)),
+            tasks[1].rules(std::slice::from_ref(&rule)),
+        ];
         let (mut admitted, mut waits) = (0_u32, Vec::new());
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(2) {
@@ -76,8 +86,9 @@ async fn five_tasks_share_one_rate() {
             let rules = [rule];
             let origin = Instant::now();
             let before: Vec<_> = tasks.iter().map(|task| task.redis.vitals()).collect();
-            let loads =
-                tasks.iter().map(|task| load(task, &rules, "carol", offered / 5, LASTS, origin));
+            let loads = tasks
+                .iter()
+                .map(|task| load(task.clone(), &rules, "carol", offered / 5, LASTS, origin));
             let seen: Vec<_> = futures_util::future::join_all(loads).await.concat();
             let admitted = count(&seen, fleet::End::Admitted);
             let allowed = 500.0 + 500.0 * LASTS.as_secs_f64();

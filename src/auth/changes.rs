@@ -9,6 +9,7 @@
 use super::denials::Denials;
 use super::denied::Outage;
 use super::directory::Directory;
+use super::owners::Owners;
 use crate::telemetry::{Clock, Moment};
 use async_trait::async_trait;
 use std::collections::{HashSet, VecDeque};
@@ -265,6 +266,8 @@ pub(super) struct Marks {
     /// `recent` has all changes above this revision.
     remembers_from: u64,
     recent: VecDeque<Change>,
+    /// The rows in caches, by their consumer.
+    pub(super) owners: Owners,
     /// Rows that a lost change had touched, until another change touches them.
     doubtful: HashSet<(ChangeKind, Arc<str>)>,
 }

@@ -19,7 +19,6 @@ pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 pub use super::source::{Answer, KeyRecord, Source};
 use crate::telemetry::{Clock, Moment};
 use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,23 +84,23 @@ impl Directory {
 
     /// Voids what `changes` name. They are all there is up to `revision`, read at `asked_at`.
     pub fn apply(&self, revision: u64, changes: &[Change], asked_at: Moment) {
-        let consumers: HashSet<&str> = changes
-            .iter()
-            .filter(|change| change.kind == ChangeKind::Consumer)
-            .map(|change| &*change.id)
-            .collect();
         let mut marks = self.marks.lock();
         marks.note(revision, changes);
-        for change in changes.iter().filter(|change| change.kind == ChangeKind::Key) {
-            if let Ok(id) = change.id.parse() {
-                self.keys.forget(&id);
+        for change in changes {
+            match change.kind {
+                ChangeKind::Consumer => {
+                    marks.owners.void(&change.id);
+                    // A change names ids, and what is unknown has none.
+                    self.consumers.forget_unknown();
+                }
+                ChangeKind::Key => {
+                    if let Ok(id) = change.id.parse() {
+                        self.keys.forget(&id);
+                    }
+                }
+                // Rows of these kinds are not in here.
+                ChangeKind::Plan | ChangeKind::Policy | ChangeKind::Token => {}
             }
-        }
-        if !consumers.is_empty() {
-            self.keys.forget_known(|key| consumers.contains(&*key.caller.consumer.id));
-            self.consumers.forget_known(|consumer| consumers.contains(&*consumer.id));
-            // A change names ids, and what is unknown has none.
-            self.consumers.forget_unknown();
         }
         self.confirm(asked_at);
     }
@@ -120,6 +119,7 @@ impl Directory {
         for change in lost.iter().filter(|change| !self.was_good_after(change)) {
             marks.doubt(change);
         }
+        marks.owners.clear();
         self.keys.clear();
         self.consumers.clear();
         self.confirm(asked_at);
@@ -235,14 +235,15 @@ impl Directory {
                 }
                 Answer::Known { row, revision } => {
                     let consumer = Arc::clone(&row.consumer.id);
-                    let marks = self.marks.lock();
+                    let mut marks = self.marks.lock();
                     let current = marks.allow(revision, |change| {
                         names_key(change, id) || names_consumer(change, &consumer)
                     });
                     if current && self.history() == history {
                         let known = self.known_key(self.doubt_key(&marks, row));
                         self.loaded.fetch_add(1, Ordering::Relaxed);
-                        return Lookup::Known(self.keys.put_known(id, known, now));
+                        let mark = marks.owners.mark(&consumer);
+                        return Lookup::Known(self.keys.put_known(id, known, mark, now));
                     }
                 }
             }
@@ -266,13 +267,14 @@ impl Directory {
                     }
                 }
                 Answer::Known { row, revision } => {
-                    let marks = self.marks.lock();
+                    let mut marks = self.marks.lock();
                     let current = marks.allow(revision, |change| names_consumer(change, &row.id));
                     if current && self.history() == history {
                         let row = self.same_consumer(username, doubt_consumer(&marks, row));
                         let name = Arc::clone(username);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
-                        return Lookup::Known(self.consumers.put_known(name, row, now));
+                        let mark = marks.owners.mark(&row.id);
+                        return Lookup::Known(self.consumers.put_known(name, row, mark, now));
                     }
                 }
             }

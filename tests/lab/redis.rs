@@ -141,13 +141,13 @@ impl RedisCluster {
         self.running().into_iter().filter(is_master).collect()
     }
 
-    /// The master that has the slot of a key.
-    pub(crate) fn owner(&self, key: &str) -> usize {
-        let found = self.masters().into_iter().find(|index| {
-            let answer = self.cli(*index, &["get", key]);
-            !answer.contains("MOVED")
-        });
-        found.expect("some master has the key")
+    /// Moves so many slots from one master to another, by their ids; what redis-cli said.
+    pub(crate) fn reshard(&self, from: &str, to: &str, slots: u32) -> String {
+        let node = format!("127.0.0.1:{}", self.nodes[0].port);
+        let slots = slots.to_string();
+        let mut args = vec!["--cluster", "reshard", &node, "--cluster-from", from];
+        args.extend(["--cluster-to", to, "--cluster-slots", &slots, "--cluster-yes"]);
+        self.cli(0, &args)
     }
 
     fn running(&self) -> Vec<usize> {

@@ -14,6 +14,7 @@ use super::slots::{Map, Range, SLOTS, read};
 use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, Script, ServerErrorKind, Value};
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const BREATH: Duration = Duration::from_millis(50);
 /// How long a node is waited for.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How soon a node has to answer that is to be asked again.
+const PROMPT: Duration = Duration::from_millis(20);
 /// How much longer the others are waited for after one has answered.
 const COURTESY: Duration = Duration::from_millis(60);
 /// A look at the slots without any trouble.
@@ -222,8 +225,12 @@ async fn reach(settings: Settings, node: Arc<Node>) {
         let link = Link::open(&settings, &node.address).await?;
         let mut write = redis::cmd("SET");
         write.arg(&node.probe).arg(1).arg("PX").arg(1_000);
-        write.exec_async(&mut link.connection()).await?;
-        Ok::<_, RedisError>(link)
+        let mut connection = link.connection();
+        // One that answers later than a request waits is of no use to any.
+        match tokio::time::timeout(PROMPT, write.exec_async(&mut connection)).await {
+            Ok(written) => written.map(|()| link),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
     };
     match tokio::time::timeout(PATIENCE, reached).await {
         Ok(Ok(link)) => node.recover(link),
