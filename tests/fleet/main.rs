@@ -12,7 +12,6 @@
 // The attribute lets clippy treat a file as test code.
 #[cfg(test)]
 mod fleet;
-#[cfg(test)]
 #[path = "../lab/postgres.rs"]
 mod postgres_lab;
 #[cfg(test)]

@@ -71,6 +71,42 @@ fn secret_part(plain: &str) -> &str {
     plain.rsplit('.').next().unwrap()
 }
 
+/// Every caller asks for everything, and leaves its secret where it does not belong.
+async fn ask_everywhere(fleet: &Fleet, callers: &[Caller]) {
+    for caller in callers {
+        for path in ["/", "/scoped", "/../%2e%2e/x"] {
+            for task in &fleet.tasks {
+                for _ in 0..3 {
+                    caller.ask(task, path).send().await;
+                }
+            }
+        }
+        // Where they do not belong.
+        let plain = caller.plain();
+        fleet.tasks[0].get("/").header("x-api-key", plain).bearer(plain).send().await;
+        fleet.tasks[1].get("/").header("authorization", plain).send().await;
+        fleet.api(0, "GET", &format!("/v1/keys/{plain}"), None).await;
+        fleet.api(1, "DELETE", &format!("/v1/consumers/{plain}"), None).await;
+        fleet.api(1, "POST", &format!("/v1/keys/{plain}/revoke"), Some(&json!({}))).await;
+    }
+}
+
+/// Wherever a secret could have been written to.
+async fn places(fleet: &Fleet) -> Vec<(&'static str, String)> {
+    let mut places = vec![
+        ("Redis", all_of_redis(fleet)),
+        ("PostgreSQL", all_of_postgres(fleet)),
+        ("the audit", succeed(&fleet.cli("audit --json"))),
+    ];
+    for task in &fleet.tasks {
+        let metrics = crate::support::client::Client::new(task.admin());
+        places.push(("metrics", metrics.get("/metrics").send().await.text()));
+        places.push(("the access log", task.stdout().text()));
+        places.push(("the log", task.stderr().text()));
+    }
+    places
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_stands_in_redis_postgres_logs_or_metrics() {
     let described = Fleet::builder().tasks(2).replica().redis().describe(|task| {
@@ -95,22 +131,7 @@ async fn no_secret_stands_in_redis_postgres_logs_or_metrics() {
     let rotated = format!("/v1/keys/{}/rotate", id_of(by_cli));
     let rotated = fleet.write(1, "POST", &rotated, &json!({})).await;
     callers.push(Caller::Key(rotated["key"].as_str().unwrap().to_owned()));
-    for caller in &callers {
-        for path in ["/", "/scoped", "/../%2e%2e/x"] {
-            for task in &fleet.tasks {
-                for _ in 0..3 {
-                    caller.ask(task, path).send().await;
-                }
-            }
-        }
-        // Where they do not belong.
-        let plain = caller.plain();
-        fleet.tasks[0].get("/").header("x-api-key", plain).bearer(plain).send().await;
-        fleet.tasks[1].get("/").header("authorization", plain).send().await;
-        fleet.api(0, "GET", &format!("/v1/keys/{plain}"), None).await;
-        fleet.api(1, "DELETE", &format!("/v1/consumers/{plain}"), None).await;
-        fleet.api(1, "POST", &format!("/v1/keys/{plain}/revoke"), Some(&json!({}))).await;
-    }
+    ask_everywhere(&fleet, &callers).await;
     for wrong in ["not-the-token-not-the-token-not-the-token", PEPPER] {
         let client = crate::support::client::Client::new(fleet.tasks[0].admin());
         client.get("/v1/keys").bearer(wrong).send().await.expect_status(401);
@@ -119,17 +140,7 @@ async fn no_secret_stands_in_redis_postgres_logs_or_metrics() {
     fleet.until_all(Instant::now(), 401, &callers[0], "/").await;
     api(&fleet.tasks[0], "GET", "/v1/audit", None).await.expect_status(200);
 
-    let mut places = vec![
-        ("Redis", all_of_redis(&fleet)),
-        ("PostgreSQL", all_of_postgres(&fleet)),
-        ("the audit", succeed(&fleet.cli("audit --json"))),
-    ];
-    for task in &fleet.tasks {
-        let metrics = crate::support::client::Client::new(task.admin());
-        places.push(("metrics", metrics.get("/metrics").send().await.text()));
-        places.push(("the access log", task.stdout().text()));
-        places.push(("the log", task.stderr().text()));
-    }
+    let places = places(&fleet).await;
     let mut secrets = vec![ADMIN_TOKEN, PEPPER, JWT_SECRET];
     for caller in &callers {
         secrets.extend([caller.plain(), secret_part(caller.plain())]);
