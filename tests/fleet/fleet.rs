@@ -1,6 +1,6 @@
 //! A fleet that is described in a line or two, and started whole.
 
-use crate::postgres_lab::{Server, Setup, USER};
+use crate::postgres_lab::{Authority, Server, Setup, USER};
 use crate::redis_lab::RedisCluster;
 use crate::support::client::{Answer, Client, Request};
 use crate::support::credential::{id_of, now};
@@ -8,6 +8,7 @@ use crate::support::gateway::{self, Folder, Gateway, succeed};
 use crate::support::{PATIENCE, eventually_async};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,12 @@ use tokio::sync::{Mutex, MutexGuard};
 /// What every task is given besides the addresses.
 pub(crate) const ADMIN_TOKEN: &str = "fleet-only-admin-token-fleet-only-admin-token";
 pub(crate) const PEPPER: &str = "fleet-only-pepper-fleet-only-pepper-fleet-only-pepper";
+
+/// What PostgreSQL asks for when it is secure.
+const PASSWORD: &str = "pg-pass-w0rd";
+/// Files with the authorities.
+pub(crate) const POSTGRES_CA: &str = "postgres.pem";
+pub(crate) const REDIS_CA: &str = "redis.pem";
 
 /// How often a task is asked whether it has changed its mind.
 const LOOK: Duration = Duration::from_millis(10);
@@ -31,6 +38,7 @@ pub(crate) struct Builder {
     tasks: usize,
     follower: Follower,
     redis: bool,
+    secure: bool,
     describe: Describe,
 }
 
@@ -50,10 +58,13 @@ pub(crate) struct Fleet {
     /// A folder with the same configuration, in which no gateway runs.
     pub(crate) operator: Folder,
     redis: Option<RedisCluster>,
+    /// Where the authorities stand that the tasks trust, if the servers speak TLS.
+    pub(crate) trusted: Option<tempfile::TempDir>,
     follower: Option<Server>,
     pub(crate) primary: Server,
     pub(crate) database: String,
     described: Builder,
+    urls: Vec<(&'static str, String)>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -78,6 +89,11 @@ impl Builder {
         Self { redis: true, ..self }
     }
 
+    /// The servers speak TLS only, under authorities of their own, and ask for passwords.
+    pub(crate) fn secure(self) -> Self {
+        Self { secure: true, ..self }
+    }
+
     /// More of every task's configuration.
     pub(crate) fn describe(
         self,
@@ -97,22 +113,39 @@ impl Builder {
     /// Starts the servers, whose PostgreSQL has no tables.
     pub(crate) async fn servers(self) -> Fleet {
         let turn = TURN.lock().await;
+        let setup = match self.secure {
+            true => Setup { tls: Some(Authority::new()), password: Some(PASSWORD.to_owned()) },
+            false => Setup::default(),
+        };
         let (primary, redis) = std::thread::scope(|scope| {
-            let redis = self.redis.then(|| scope.spawn(RedisCluster::start));
-            let primary = Server::start(&Setup::default());
+            let cluster =
+                if self.secure { RedisCluster::start_secure } else { RedisCluster::start };
+            let redis = self.redis.then(|| scope.spawn(cluster));
+            let primary = Server::start(&setup);
             (primary, redis.map(|starting| starting.join().unwrap()))
+        });
+        let trusted = setup.tls.map(|authority| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(POSTGRES_CA), authority.pem()).unwrap();
+            let ca = redis.as_ref().and_then(RedisCluster::ca).unwrap();
+            std::fs::write(folder.path().join(REDIS_CA), ca).unwrap();
+            folder
         });
         let database = primary.database();
         let follower = (self.follower != Follower::None).then(|| primary.replica());
-        let operator = self.folder(&primary, follower.as_ref(), redis.as_ref(), &database);
+        let urls = self.urls(&primary, follower.as_ref(), redis.as_ref(), &database);
+        let trust = trusted.as_ref().map(tempfile::TempDir::path);
+        let operator = self.folder(&urls, trust);
         Fleet {
             tasks: Vec::new(),
             operator,
             redis,
+            trusted,
             follower,
             primary,
             database,
             described: self,
+            urls,
             _turn: turn,
         }
     }
@@ -124,36 +157,45 @@ impl Builder {
         fleet
     }
 
-    fn folder(
+    /// Where the servers are, as the environment says it.
+    fn urls(
         &self,
         primary: &Server,
         follower: Option<&Server>,
         redis: Option<&RedisCluster>,
         database: &str,
-    ) -> Folder {
+    ) -> Vec<(&'static str, String)> {
+        let mut urls = vec![("DATABASE_URL", primary.url(database))];
+        match (self.follower, follower) {
+            (Follower::Read, Some(replica)) => {
+                urls.push(("DATABASE_REPLICA_URL", replica.url(database)));
+            }
+            (Follower::Standby, Some(standby)) => {
+                let (one, other) = (primary.address(), standby.address());
+                urls[0].1 = format!("postgres://{USER}@{one},{other}/{database}");
+            }
+            _ => {}
+        }
+        urls.extend(redis.map(|redis| ("REDIS_URL", redis.url())));
+        urls
+    }
+
+    fn folder(&self, urls: &[(&'static str, String)], trusted: Option<&Path>) -> Folder {
         let tasks = self.tasks;
-        let described = Gateway::builder()
+        let mut described = Gateway::builder()
             .toml(&format!("workers = 1\n[fleet]\nexpected = {tasks}"))
             .env("API_KEY_PEPPER", PEPPER)
             .env("ADMIN_TOKEN", ADMIN_TOKEN)
             .route("all", &answering("/*", ""))
             .plan_with("free", "[limits.requests]\nrate = '100000/s'\nscope = 'task'");
-        let url = primary.url(database);
-        let described = match (self.follower, follower) {
-            (Follower::Read, Some(replica)) => described
-                .env("DATABASE_URL", &url)
-                .env("DATABASE_REPLICA_URL", &replica.url(database)),
-            (Follower::Standby, Some(standby)) => {
-                let (one, other) = (primary.address(), standby.address());
-                let both = format!("postgres://{USER}@{one},{other}/{database}");
-                described.env("DATABASE_URL", &both)
-            }
-            _ => described.env("DATABASE_URL", &url),
-        };
-        let described = match redis {
-            Some(redis) => described.env("REDIS_URL", &redis.url()),
-            None => described,
-        };
+        for (name, url) in urls {
+            described = described.env(name, url);
+        }
+        if let Some(folder) = trusted {
+            let (postgres, redis) = (folder.join(POSTGRES_CA), folder.join(REDIS_CA));
+            described = described
+                .toml(&format!("[store.postgres]\nca = {postgres:?}\n[redis]\nca = {redis:?}"));
+        }
         (self.describe)(described).folder()
     }
 }
@@ -210,14 +252,15 @@ impl Fleet {
             tasks: 5,
             follower: Follower::None,
             redis: false,
+            secure: false,
             describe: Arc::new(|builder| builder),
         }
     }
 
     /// A folder for one more task.
     pub(crate) fn folder(&self) -> Folder {
-        let (follower, redis) = (self.follower.as_ref(), self.redis.as_ref());
-        self.described.folder(&self.primary, follower, redis, &self.database)
+        let trusted = self.trusted.as_ref().map(tempfile::TempDir::path);
+        self.described.folder(&self.urls, trusted)
     }
 
     /// Starts the tasks.

@@ -12,7 +12,6 @@
 // The attribute lets clippy treat a file as test code.
 #[cfg(test)]
 mod fleet;
-#[cfg(test)]
 #[path = "../lab/postgres.rs"]
 mod postgres_lab;
 #[cfg(test)]
@@ -25,6 +24,20 @@ mod redis_lab;
 mod support;
 
 #[cfg(test)]
+mod drills;
+#[cfg(test)]
+mod flood;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod starting;
+#[cfg(test)]
+mod trust;
+#[cfg(test)]
+mod usage;

@@ -219,20 +219,30 @@ async fn consumers_tokens_plans_and_policies_change_everywhere_within_a_second()
         },
     );
     say("a removed consumer", figures.await).await;
+    tokens(&fleet, trials, &say).await;
+    rows(&fleet, trials, &say).await;
+    expect_measured(&fleet, 4 * trials, "1").await;
+}
+
+/// Tokens that are denied.
+async fn tokens(fleet: &Fleet, trials: usize, say: &impl AsyncFn(&str, Figures)) {
+    let deny = async |n: usize, body: Value| {
+        fleet.write((n + 1) % 5, "POST", "/v1/denials", &body).await;
+    };
     let until = "2999-01-01T00:00:00Z";
     let figures = measure(
-        &fleet,
+        fleet,
         trials,
         ("/", 401),
         async |n| Caller::token("sub0", &format!("t{n}")),
         async |n, _| {
             let body = json!({ "issuer": "default", "jti": format!("t{n}"), "until": until });
-            change(n, "POST", "/v1/denials", body).await;
+            deny(n, body).await;
         },
     );
     say("a token denied by its id", figures.await).await;
     let figures = measure(
-        &fleet,
+        fleet,
         trials,
         ("/", 401),
         async |n| Caller::token(&format!("sub{n}"), "any"),
@@ -243,13 +253,11 @@ async fn consumers_tokens_plans_and_policies_change_everywhere_within_a_second()
             } else {
                 let subject = format!("sub{n}");
                 let body = json!({ "issuer": "default", "subject": subject, "until": until });
-                change(n, "POST", "/v1/denials", body).await;
+                deny(n, body).await;
             }
         },
     );
     say("the tokens of a subject denied", figures.await).await;
-    rows(&fleet, trials, &say).await;
-    expect_measured(&fleet, 4 * trials, "1").await;
 }
 
 /// Plans and policies that are rows.
