@@ -4,6 +4,7 @@
 
 use crate::fleet::{Caller, Figures, Fleet, PEPPER};
 use crate::postgres_lab::Server;
+use crate::redis_lab::fault::Mode;
 use crate::support::gateway::succeed;
 use crate::support::sized;
 use datahub_gateway::auth::ApiKeys;
@@ -172,6 +173,21 @@ async fn with_the_notifications_cut_or_lost_a_revoked_key_is_refused_within_two_
     assert!(cuts > trials, "{cuts}");
     println!("  {cuts} connections of listeners were ended");
     expect_measured(&fleet, 2 * trials, "2.5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_does_not_need_redis() {
+    let fleet = Fleet::builder().tasks(3).redis().start().await;
+    fleet.consumer(0, "acme", "free").await;
+    fleet.redis().fault_all(Mode::Blackhole);
+    let figures = measure(
+        &fleet,
+        sized(10, 60),
+        ("/", 401),
+        async |trial| fleet.key(trial % 3, "acme").await,
+        async |trial, credential| fleet.revoke((trial + 1) % 3, credential).await,
+    );
+    figures.await.tell("a revoked key, with Redis black-holed").within(SECOND, 2 * SECOND);
 }
 
 /// Everything else that can be taken back or changed.
