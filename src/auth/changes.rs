@@ -22,6 +22,8 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A store that does not answer this long counts as down.
 const POLL_DEADLINE: Duration = Duration::from_secs(1);
+/// Revisions of a lost history that others may have seen and that were not seen here.
+const UNSEEN: u64 = 1000;
 /// Changes remembered for rows that arrive late.
 const REMEMBERED: usize = 4096;
 
@@ -268,6 +270,9 @@ pub(super) struct Marks {
     recent: VecDeque<Change>,
     /// The rows in caches, by their consumer.
     pub(super) owners: Owners,
+    /// The revisions between the last that two histories have in common and the last that can be of the
+    /// lost one: nobody but the authority can say which of both an answer belongs to.
+    disputed: Option<(u64, u64)>,
     /// Rows that a lost change had touched, until another change touches them.
     doubtful: HashSet<(ChangeKind, Arc<str>)>,
 }
@@ -283,6 +288,12 @@ impl Marks {
             true => self.recent.drain(..).filter(|change| !known(change)).collect(),
             false => Vec::new(),
         };
+        if reset.new_epoch {
+            let before = self.disputed.map_or(0, |(_, last)| last);
+            let last = self.applied.saturating_add(UNSEEN).max(before);
+            let first = self.disputed.map_or(u64::MAX, |(first, _)| first).min(reset.revision);
+            self.disputed = Some((first, last));
+        }
         self.applied = reset.revision;
         self.remembers_from = reset.remembered_from;
         self.recent = reset.recent.iter().cloned().collect();
@@ -320,6 +331,14 @@ impl Marks {
     /// Whether a lost change had touched this row.
     pub(super) fn doubts(&self, kind: ChangeKind, id: &str) -> bool {
         !self.doubtful.is_empty() && self.doubtful.contains(&(kind, Arc::from(id)))
+    }
+
+    /// Whether a copy that was read at `revision` can have had the history that is followed here. One
+    /// that is ahead may have another; it is at most a moment until what it knows is known here too.
+    pub(super) fn may_share_history(&self, revision: u64) -> bool {
+        let is_disputed =
+            self.disputed.is_some_and(|(common, last)| revision > common && revision <= last);
+        revision <= self.applied && !is_disputed
     }
 
     /// Whether a row read at `revision` is current, if only changes that `named` picks concern it.
@@ -388,7 +407,10 @@ mod tests {
         assert_eq!(lost, [change(12, "b"), change(13, "c")]);
         lost.iter().for_each(|change| marks.doubt(change));
         assert!(marks.doubts(ChangeKind::Key, "b") && !marks.doubts(ChangeKind::Key, "a"));
+        let shares = |revision| marks.may_share_history(revision);
+        assert!(shares(12) && !shares(13), "a copy that is ahead may have the lost history");
         marks.note(13, &[change(13, "b")]);
+        assert!(!marks.may_share_history(13), "it may have it still");
         assert!(!marks.doubts(ChangeKind::Key, "b"), "it was written again");
         assert!(marks.doubts(ChangeKind::Key, "c"));
         assert!(marks.reset(&Reset::at(20)).is_empty(), "a gap is no new history");

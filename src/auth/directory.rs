@@ -227,7 +227,7 @@ impl Directory {
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
                     let current = marks.allow(revision, |change| names_key(change, id));
-                    if current && self.history() == history {
+                    if current && self.is_ours(&marks, copy, revision, history) {
                         self.keys.put_unknown(id, now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
@@ -239,7 +239,7 @@ impl Directory {
                     let current = marks.allow(revision, |change| {
                         names_key(change, id) || names_consumer(change, &consumer)
                     });
-                    if current && self.history() == history {
+                    if current && self.is_ours(&marks, copy, revision, history) {
                         let known = self.known_key(self.doubt_key(&marks, row));
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         let mark = marks.owners.mark(&consumer);
@@ -260,7 +260,8 @@ impl Directory {
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
                     let any = |change: &Change| change.kind == ChangeKind::Consumer;
-                    if marks.allow(revision, any) && self.history() == history {
+                    let current = marks.allow(revision, any);
+                    if current && self.is_ours(&marks, copy, revision, history) {
                         self.consumers.put_unknown(Arc::clone(username), now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
@@ -269,7 +270,7 @@ impl Directory {
                 Answer::Known { row, revision } => {
                     let mut marks = self.marks.lock();
                     let current = marks.allow(revision, |change| names_consumer(change, &row.id));
-                    if current && self.history() == history {
+                    if current && self.is_ours(&marks, copy, revision, history) {
                         let row = self.same_consumer(username, doubt_consumer(&marks, row));
                         let name = Arc::clone(username);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
@@ -280,6 +281,11 @@ impl Directory {
             }
         }
         self.fail(Outage::Behind)
+    }
+
+    /// Whether an answer belongs to the history that is followed here now.
+    fn is_ours(&self, marks: &Marks, copy: usize, revision: u64, asked_in: u64) -> bool {
+        self.history() == asked_in && (self.is_authority(copy) || marks.may_share_history(revision))
     }
 
     /// Changes only while `marks` is held.

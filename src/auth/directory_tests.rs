@@ -485,6 +485,24 @@ async fn what_was_taken_back_stays_so_when_the_store_goes_on_from_an_older_histo
 }
 
 #[tokio::test]
+async fn a_replica_that_kept_the_lost_history_is_not_believed() {
+    let (replica, primary, directory, clock, id) = pair();
+    replica.set_revision(12);
+    primary.set_revision(5);
+    directory.reset(&Reset::at(10), clock.now());
+    directory.reset(&Reset { new_epoch: true, ..Reset::at(5) }, clock.now());
+    // In the new history the key is revoked, under a number that the replica has for something else.
+    primary.keys.lock().get_mut(&id).unwrap().revoked_at = Some(UnixTime::from_secs(1));
+    for revision in 6..20 {
+        primary.set_revision(revision);
+        let id = if revision == 6 { id.as_str() } else { "0000000000000001" };
+        directory.apply(revision, &[change(revision, ChangeKind::Key, id)], clock.now());
+    }
+    let entry = directory.find_key(id).await;
+    assert!(matches!(entry, Lookup::Known(entry) if entry.value.revoked_at.is_some()));
+}
+
+#[tokio::test]
 async fn an_answer_from_the_history_that_was_lost_is_not_believed() {
     let (source, directory, clock) = setup();
     let (_, id) = source.add_key("alice", |_| {});
