@@ -10,6 +10,7 @@ RUN apt-get update \
 ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY migrations migrations
 COPY src src
 # Named in Cargo.toml, which cargo reads whole; not built.
 COPY benches benches

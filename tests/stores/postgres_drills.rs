@@ -1,4 +1,8 @@
 //! What happens to PostgreSQL, and that the gateway gets over it by itself.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run beside real servers, and go by real time"
+)]
 
 use super::{migrated, open, patient};
 use crate::lab::{Server, Setup, USER, shared};
@@ -254,6 +258,52 @@ async fn connections_that_the_server_ends_cost_no_answer() {
         let answer = store.look_up_consumer("c0", 0).await;
         assert!(matches!(answer, Answer::Known { .. }), "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn connections_are_replaced_before_they_grow_old() {
+    let database = shared().database();
+    migrated(shared(), &database);
+    let bounds = Bounds { oldest: Duration::from_millis(300), ..patient() };
+    let store = open(&shared().url(&database), None, bounds, Clock::system());
+    until_answered(&store, 0).await;
+    let sql = format!("SELECT max(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+    let first = shared().sql("postgres", &sql);
+    let began = Instant::now();
+    while shared().sql("postgres", &sql) == first {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is never replaced");
+        until_answered(&store, 0).await;
+    }
+}
+
+/// What was not told to be final leaves nothing behind, and the message says which it was.
+#[tokio::test]
+async fn a_write_that_takes_too_long_is_not_done() {
+    let database = shared().database();
+    migrated(shared(), &database);
+    let bounds = Bounds { administration: Duration::from_millis(400), ..patient() };
+    let store = open(&shared().url(&database), None, bounds, Clock::system());
+    until_written(&store, "alice").await;
+    let lock = "BEGIN; SELECT n FROM revision FOR UPDATE; SELECT pg_sleep(2); ROLLBACK";
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| shared().sql(&database, lock));
+        scope
+            .spawn(|| {
+                let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' \
+                            AND wait_event = 'PgSleep'";
+                while shared().sql(&database, held) == "0" {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let events = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                events.unwrap().block_on(store.add_consumer(&me(), consumer("bob"))).unwrap_err()
+            })
+            .join()
+            .unwrap()
+    });
+    let message = error.to_string();
+    assert!(message.contains("did not answer within 400 ms"), "{message}");
+    assert_eq!(shared().sql(&database, "SELECT n FROM revision"), "1");
+    until_written(&store, "bob").await;
 }
 
 #[tokio::test]

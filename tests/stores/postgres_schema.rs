@@ -1,4 +1,8 @@
 //! Migrations, what goes into the tables past the gateway, and what is forgotten.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run beside real servers, and go by real time"
+)]
 
 use super::{migrated, open, patient};
 use crate::lab::shared;
@@ -243,6 +247,32 @@ async fn what_has_ended_is_forgotten() {
     let left = "SELECT (SELECT count(*) FROM quotas), (SELECT count(*) FROM usage), \
                 (SELECT count(*) FROM usage_batches), (SELECT count(*) FROM tasks)";
     assert_eq!(shared().sql(&database, left), "2|1|1|3");
+}
+
+#[tokio::test]
+async fn lists_that_every_gateway_holds_are_bounded() {
+    let (store, database) = fresh(Clock::system());
+    shared().sql(
+        &database,
+        "INSERT INTO denials (issuer, jti, until, created_at) \
+         SELECT 'i', 'jti-' || g, 4000000000, 1 FROM generate_series(1, 100000) g; \
+         INSERT INTO documents SELECT 'plan', 'p' || g, '{}', 1 FROM generate_series(1, 10000) g",
+    );
+    let denial = NewDenial {
+        issuer: "i".to_owned(),
+        tokens: DeniedTokens::Id("one more".into()),
+        until: UnixTime::from_secs(4_000_000_000),
+        reason: None,
+    };
+    let refused = store.deny(&me(), denial).await;
+    assert!(matches!(refused, Err(RegistryError::TooMany { most: 100_000, .. })), "{refused:?}");
+    let refused = store.put_document(&me(), DocumentKind::Plan, "more", &json!({})).await;
+    assert!(matches!(refused, Err(RegistryError::TooMany { most: 10_000, .. })), "{refused:?}");
+    store.put_document(&me(), DocumentKind::Plan, "p1", &json!({ "a": 1 })).await.unwrap();
+    store.put_document(&me(), DocumentKind::Policy, "more", &json!({})).await.unwrap();
+    assert_eq!(store.load_denials().await.unwrap().0.len(), 100_000);
+    let (documents, revision) = store.load_documents().await.unwrap();
+    assert_eq!((documents.len(), revision), (10_001, 2));
 }
 
 #[tokio::test]

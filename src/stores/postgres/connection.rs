@@ -25,6 +25,8 @@ pub(super) struct Marks {
     wrong: AtomicU64,
     /// The history that the primary writes; zero where it is not known.
     timeline: AtomicU32,
+    /// Connections fail or fall silent, and no new one has answered a question since.
+    is_troubled: AtomicBool,
 }
 
 impl Marks {
@@ -36,6 +38,17 @@ impl Marks {
     /// A connection fell silent.
     pub(super) fn note_silence(&self) {
         self.silence.store(self.event(), Ordering::Relaxed);
+        self.note_trouble();
+    }
+
+    /// A connection could not be made.
+    pub(super) fn note_trouble(&self) {
+        self.is_troubled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether connections fail or fall silent.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.is_troubled.load(Ordering::Relaxed)
     }
 
     /// A connection led to the wrong server.
@@ -93,6 +106,9 @@ impl Connection {
     pub(super) fn is_answered(&self, marks: &Marks) {
         self.asking.store(false, Ordering::Relaxed);
         self.answered.store(marks.event(), Ordering::Relaxed);
+        if self.born > marks.silence.load(Ordering::Relaxed) {
+            marks.is_troubled.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Whether a question is out.

@@ -4,8 +4,8 @@
 //! server in recovery is no primary. Where a URL names several hosts, one that writes an older history
 //! than was seen before is none either: it is a primary that was given up and came back.
 //!
-//! While nothing answers, one attempt at a time is made, with a pause after each, so that a server
-//! that comes back is neither met by a storm nor missed for long.
+//! While connections fail or fall silent, one attempt at a time is made, with pauses, so that a server
+//! that is slow or comes back is neither met by a storm nor missed for long.
 //!
 //! Must stay true: an attempt ends by its deadline, TLS and password included.
 
@@ -15,7 +15,7 @@ use super::settings::Server;
 use bb8_postgres::PostgresConnectionManager;
 use bb8_postgres::bb8::ManageConnection;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -24,13 +24,16 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How long the other hosts may take once one has answered: two may call themselves primary.
 const GRACE: Duration = Duration::from_millis(20);
-/// After an attempt that failed.
+/// In trouble, before an attempt.
+const BREATH: Duration = Duration::from_millis(20);
+/// In trouble, after an attempt that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How a connection is to behave, and what its server is. A statement that nobody waits for any more
-/// is ended by the server.
+/// is ended by the server, and so is a transaction in which nothing happens: it may hold the lock that
+/// every write takes.
 const SET_UP: &str = "SET statement_timeout = '6s'; \
-                      SET idle_in_transaction_session_timeout = '10s'; \
+                      SET idle_in_transaction_session_timeout = '3s'; \
                       SET lock_timeout = '4s'; \
                       SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN NULL \
                       ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
@@ -54,8 +57,7 @@ pub(super) struct Dialer {
     within: Duration,
     hosts: Vec<Host>,
     pub(super) marks: Marks,
-    is_failing: AtomicBool,
-    /// Held by the one attempt while nothing answers.
+    /// Held by the one attempt in trouble.
     turn: Mutex<()>,
     /// The last failure, for those who wait for a connection.
     failure: watch::Sender<Option<PostgresError>>,
@@ -73,7 +75,6 @@ impl Dialer {
             within,
             hosts: server.hosts.iter().map(manager).collect(),
             marks: Marks::default(),
-            is_failing: AtomicBool::new(false),
             turn: Mutex::new(()),
             failure: watch::Sender::new(None),
             failures: AtomicU64::new(0),
@@ -99,6 +100,7 @@ impl Dialer {
         loop {
             let next = match best {
                 None => attempts.join_next().await,
+                Some(_) if self.role == Role::Replica => None,
                 Some(_) => tokio::time::timeout(GRACE, attempts.join_next()).await.unwrap_or(None),
             };
             let Some(attempt) = next else { break };
@@ -151,8 +153,8 @@ impl Dialer {
 
     async fn attempt(&self) -> Result<Connection, PostgresError> {
         let dialed = self.dial().await;
-        self.is_failing.store(dialed.is_err(), Ordering::Relaxed);
         if let Err(error) = &dialed {
+            self.marks.note_trouble();
             self.failures.fetch_add(1, Ordering::Relaxed);
             self.failure.send_replace(Some(error.clone()));
         }
@@ -170,10 +172,11 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Connection, PostgresError> {
         let dialer = &*self.0;
-        if !dialer.is_failing.load(Ordering::Relaxed) {
+        if !dialer.marks.is_troubled() {
             return dialer.attempt().await;
         }
         let _turn = dialer.turn.lock().await;
+        tokio::time::sleep(BREATH).await;
         let dialed = dialer.attempt().await;
         if dialed.is_err() {
             tokio::time::sleep(PAUSE).await;

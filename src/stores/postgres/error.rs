@@ -279,7 +279,7 @@ impl PostgresError {
         match code {
             "25006" | "25007" => Self::ReadOnly { at, detail },
             // What a server in recovery says when it is asked where it writes.
-            "55000" if message.contains("recovery") => Self::ReadOnly { at, detail },
+            "55000" => Self::ReadOnly { at, detail },
             "28000" | "28P01" | "3D000" => Self::Denied { at, detail },
             "40001" | "40P01" | "23505" | "55P03" => Self::Conflict { at, detail },
             "42501" => Self::Forbidden { at, detail },

@@ -4,6 +4,9 @@
 //! is below what was seen, means that a replica was promoted or a backup put in place: what went before
 //! may not all be there, and a new epoch begins.
 //!
+//! One follower is enough for a process, and there is to be only one: a notification wakes one, and a new
+//! epoch is told once.
+//!
 //! Must stay true: an answer comes from one statement, so from one moment; a change that may have been
 //! missed is a reset.
 
@@ -72,6 +75,9 @@ impl ChangeFeed for Postgres {
         self.listen();
         let shared = Arc::clone(&self.shared);
         let answer = self.reactor.run(async move {
+            if let Some(replica) = &shared.replica {
+                replica.warm();
+            }
             let (pool, deadline) = (&shared.primary, shared.bounds.changes);
             pool.within(deadline, changes(pool, &shared.epoch, revision)).await
         });

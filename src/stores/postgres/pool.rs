@@ -42,6 +42,18 @@ pub(super) enum Lane {
     LookUps,
 }
 
+/// Why something was not done.
+pub(super) trait Reason {
+    /// What PostgreSQL has to do with it.
+    fn of_store(&self) -> Option<&PostgresError>;
+}
+
+impl Reason for PostgresError {
+    fn of_store(&self) -> Option<&PostgresError> {
+        Some(self)
+    }
+}
+
 /// The connections to one server.
 pub(super) struct Pool {
     pub(super) at: Arc<str>,
@@ -92,20 +104,19 @@ impl Pool {
     }
 
     /// Runs `work`, but not beyond `deadline`; a failure is counted and told.
-    pub(super) async fn within<T, E: From<PostgresError>>(
+    pub(super) async fn within<T, E: From<PostgresError> + Reason>(
         &self,
         deadline: Duration,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        match tokio::time::timeout(deadline, work).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
-                let error = PostgresError::Timeout { at: Arc::clone(&self.at), within: deadline };
-                self.tell(&error);
-                Err(error.into())
-            }
+        let result = tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+            self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+            Err(PostgresError::Timeout { at: Arc::clone(&self.at), within: deadline }.into())
+        });
+        if let Some(error) = result.as_ref().err().and_then(Reason::of_store) {
+            self.tell(error);
         }
+        result
     }
 
     /// Waits for a connection.
@@ -117,7 +128,7 @@ impl Pool {
         };
         let waiting = self.counters.wait();
         let permit = lane.acquire().await.map_err(|_| self.stopped())?;
-        let connection = self.connection().await.inspect_err(|error| self.tell(error))?;
+        let connection = self.connection().await?;
         drop(waiting);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(Work { pool: self, connection, _permit: permit })
@@ -145,6 +156,11 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Sees to it that there is a connection before one is needed. To be called on the reactor.
+    pub(super) fn warm(&self) {
+        self.connections();
     }
 
     /// The history that the primary writes; zero where it is not known yet.
@@ -186,7 +202,7 @@ impl Pool {
     }
 
     /// Logs an error, but not each of a thousand.
-    pub(super) fn tell(&self, error: &PostgresError) {
+    fn tell(&self, error: &PostgresError) {
         let now = self.clock.now();
         let mut told_at = self.told_at.lock();
         if told_at.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
@@ -258,9 +274,6 @@ impl Work<'_> {
                 }
             }
             self.pool.counters.count(&error);
-            if !error.is_passing() {
-                self.pool.tell(&error);
-            }
             error
         })
     }

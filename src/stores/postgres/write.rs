@@ -9,13 +9,14 @@
 
 use super::Postgres;
 use super::error::PostgresError;
-use super::pool::{Lane, Pool, Value, Work};
+use super::pool::{Lane, Pool, Reason, Value, Work};
 use super::rows::{Reader, stored};
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{Actor, RegistryError};
 use crate::auth::{Outage, UnixTime};
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -58,6 +59,15 @@ impl From<PostgresError> for Failure {
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl Reason for Failure {
+    fn of_store(&self) -> Option<&PostgresError> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Store(error) => Some(error),
+        }
     }
 }
 
@@ -105,14 +115,18 @@ impl Postgres {
     pub(super) async fn write<J: Job>(&self, by: &Actor, job: J) -> Result<J::Done, RegistryError> {
         let (shared, by) = (Arc::clone(&self.shared), by.clone());
         let now = UnixTime::now(&shared.clock);
+        let is_final = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_final);
         let done = self.reactor.run(async move {
             let (pool, deadline) = (&shared.primary, shared.bounds.administration);
-            pool.within(deadline, attempts(pool, &by, &job, now)).await
+            let write = Write { by: &by, now, job: &job, is_final: &ends };
+            pool.within(deadline, write.tried(pool)).await
         });
         match done.await {
             Some(Ok(done)) => Ok(done),
-            // It may have come to its end just then.
-            Some(Err(Failure::Store(PostgresError::Timeout { at, within }))) => {
+            Some(Err(Failure::Store(PostgresError::Timeout { at, within })))
+                if is_final.load(Ordering::Relaxed) =>
+            {
                 let detail = format!("no answer within {} ms", within.as_millis());
                 Err(PostgresError::Unsure { at, detail }.into())
             }
@@ -171,42 +185,43 @@ async fn read(pool: &Pool, sql: &str, values: &[Owned]) -> Result<Vec<Row>, Post
     }
 }
 
-async fn attempts<J: Job>(
-    pool: &Pool,
-    by: &Actor,
-    job: &J,
+struct Write<'w, J> {
+    by: &'w Actor,
     now: UnixTime,
-) -> Result<J::Done, Failure> {
-    let mut tries = 1;
-    loop {
-        match attempt(pool, by, job, now).await {
-            Err(Failure::Store(error)) if error.is_passing() && tries < TRIES => tries += 1,
-            done => return done,
-        }
-    }
+    job: &'w J,
+    /// Whether it was told to be made final; before that, it leaves nothing behind.
+    is_final: &'w AtomicBool,
 }
 
-async fn attempt<J: Job>(
-    pool: &Pool,
-    by: &Actor,
-    job: &J,
-    now: UnixTime,
-) -> Result<J::Done, Failure> {
-    let work = pool.take(Lane::Administration).await?;
-    work.begin(BEGIN).await?;
-    let done = match job.run(&work, now).await {
-        Ok((done, Some(deed))) => record(&work, by, now, &deed).await.map(|()| done),
-        Ok((done, None)) => Ok(done),
-        Err(failure) => Err(failure),
-    };
-    match done {
-        Ok(done) => {
-            work.commit().await?;
-            Ok(done)
+impl<J: Job> Write<'_, J> {
+    async fn tried(&self, pool: &Pool) -> Result<J::Done, Failure> {
+        let mut tries = 1;
+        loop {
+            match self.attempt(pool).await {
+                Err(Failure::Store(error)) if error.is_passing() && tries < TRIES => tries += 1,
+                done => return done,
+            }
         }
-        Err(failure) => {
-            work.roll_back().await?;
-            Err(failure)
+    }
+
+    async fn attempt(&self, pool: &Pool) -> Result<J::Done, Failure> {
+        let work = pool.take(Lane::Administration).await?;
+        work.begin(BEGIN).await?;
+        let done = match self.job.run(&work, self.now).await {
+            Ok((done, Some(deed))) => record(&work, self.by, self.now, &deed).await.map(|()| done),
+            Ok((done, None)) => Ok(done),
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Ok(done) => {
+                self.is_final.store(true, Ordering::Relaxed);
+                work.commit().await?;
+                Ok(done)
+            }
+            Err(failure) => {
+                work.roll_back().await?;
+                Err(failure)
+            }
         }
     }
 }
