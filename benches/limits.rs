@@ -1,8 +1,30 @@
-//! What the limits cost a request that is let through: with none, one and two rules.
+//! What the limits cost a request that is let through: with none, one and two rules, counted here or
+//! leased from a real Redis Cluster.
 //!
 //! The header fields are built too, as they are for every response.
+//!
+//! `LIMITS_ENFORCE=1` fails when a leased rule costs more than [`leased::BAR`] beside a local one, or
+//! keeps a single request waiting under steady load.
+//!
+//! Must stay true: under steady load a leased rule keeps no request waiting, unless the machine stalls,
+//! and allocates only for the few that renew the lease; the run fails otherwise.
 
-use criterion::{Criterion, criterion_group, criterion_main};
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is a table")]
+#![expect(clippy::expect_used, reason = "nothing in the first part waits")]
+#![expect(clippy::disallowed_methods, reason = "a bench goes by real time and the environment")]
+
+#[path = "limits/leased.rs"]
+mod leased;
+#[expect(
+    dead_code,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a lab for tests, of which a bench uses a part"
+)]
+#[path = "../tests/lab/redis.rs"]
+mod redis_lab;
+
+use criterion::Criterion;
 use datahub_gateway::limits::{
     KeySubject, Limiter, Measure, Mode, OnStoreFailure, Period, Precision, Rate, Rule, RuleSet,
     Scope, Subject, Subjects,
@@ -12,6 +34,21 @@ use futures_util::FutureExt as _;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut criterion = Criterion::default().configure_from_args();
+    reserve(&mut criterion);
+    newcomers(&mut criterion);
+    criterion.final_summary();
+    match leased::compare(!std::env::args().any(|argument| argument == "--bench")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("limits: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// So high that no round of the benchmark is refused.
 fn rule(name: &str, subject: Subject) -> Rule {
@@ -79,6 +116,3 @@ fn newcomers(c: &mut Criterion) {
         });
     });
 }
-
-criterion_group!(benches, reserve, newcomers);
-criterion_main!(benches);
