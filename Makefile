@@ -59,6 +59,7 @@ bench: build-tools test-tools bench-tools
 
 soak: build-tools test-tools
 	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
+	GATEWAY_SOAK=1 cargo test --locked --test fleet -- --test-threads=1 --nocapture
 
 fmt:
 	cargo fmt

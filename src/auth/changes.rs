@@ -9,6 +9,7 @@
 use super::denials::Denials;
 use super::denied::Outage;
 use super::directory::Directory;
+use super::owners::Owners;
 use crate::telemetry::{Clock, Moment};
 use async_trait::async_trait;
 use std::collections::{HashSet, VecDeque};
@@ -102,13 +103,22 @@ pub struct Reset {
     /// Another history goes on from here, and may lack changes that this one had: a replica was
     /// promoted, or a backup was put in the store's place.
     pub new_epoch: bool,
+    /// Names the history that the revisions belong to. After a promotion the same numbers are given
+    /// again, to other changes.
+    pub history: u64,
 }
 
 impl Reset {
     /// At `revision`, of which nothing more is known.
     #[must_use]
     pub const fn at(revision: u64) -> Self {
-        Self { revision, remembered_from: revision, recent: Vec::new(), new_epoch: false }
+        Self {
+            revision,
+            remembered_from: revision,
+            recent: Vec::new(),
+            new_epoch: false,
+            history: 0,
+        }
     }
 }
 
@@ -256,6 +266,8 @@ pub(super) struct Marks {
     /// `recent` has all changes above this revision.
     remembers_from: u64,
     recent: VecDeque<Change>,
+    /// The rows in caches, by their consumer.
+    pub(super) owners: Owners,
     /// Rows that a lost change had touched, until another change touches them.
     doubtful: HashSet<(ChangeKind, Arc<str>)>,
 }

@@ -19,7 +19,6 @@ pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 pub use super::source::{Answer, KeyRecord, Source};
 use crate::telemetry::{Clock, Moment};
 use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +51,8 @@ pub struct Directory {
     /// Held while a row is put on a shelf, so that no change passes between check and put.
     marks: Mutex<Marks>,
     confirmed_at: AtomicU64,
+    /// Counts new histories: a row that was asked for in one says nothing in the next.
+    histories: AtomicU64,
     loaded: AtomicU64,
     unavailable: AtomicU64,
 }
@@ -75,6 +76,7 @@ impl Directory {
             denied: DenyList::default(),
             marks: Mutex::default(),
             confirmed_at: AtomicU64::new(NEVER),
+            histories: AtomicU64::new(0),
             loaded: AtomicU64::new(0),
             unavailable: AtomicU64::new(0),
         }
@@ -82,23 +84,23 @@ impl Directory {
 
     /// Voids what `changes` name. They are all there is up to `revision`, read at `asked_at`.
     pub fn apply(&self, revision: u64, changes: &[Change], asked_at: Moment) {
-        let consumers: HashSet<&str> = changes
-            .iter()
-            .filter(|change| change.kind == ChangeKind::Consumer)
-            .map(|change| &*change.id)
-            .collect();
         let mut marks = self.marks.lock();
         marks.note(revision, changes);
-        for change in changes.iter().filter(|change| change.kind == ChangeKind::Key) {
-            if let Ok(id) = change.id.parse() {
-                self.keys.forget(&id);
+        for change in changes {
+            match change.kind {
+                ChangeKind::Consumer => {
+                    marks.owners.void(&change.id);
+                    // A change names ids, and what is unknown has none.
+                    self.consumers.forget_unknown();
+                }
+                ChangeKind::Key => {
+                    if let Ok(id) = change.id.parse() {
+                        self.keys.forget(&id);
+                    }
+                }
+                // Rows of these kinds are not in here.
+                ChangeKind::Plan | ChangeKind::Policy | ChangeKind::Token => {}
             }
-        }
-        if !consumers.is_empty() {
-            self.keys.forget_known(|key| consumers.contains(&*key.caller.consumer.id));
-            self.consumers.forget_known(|consumer| consumers.contains(&*consumer.id));
-            // A change names ids, and what is unknown has none.
-            self.consumers.forget_unknown();
         }
         self.confirm(asked_at);
     }
@@ -111,10 +113,13 @@ impl Directory {
     /// seen to have been good after the change.
     pub fn reset(&self, reset: &Reset, asked_at: Moment) -> Vec<Change> {
         let mut marks = self.marks.lock();
+        self.histories.fetch_add(u64::from(reset.new_epoch), Ordering::Relaxed);
+        self.source.begin_history(reset.history);
         let lost = marks.reset(reset);
         for change in lost.iter().filter(|change| !self.was_good_after(change)) {
             marks.doubt(change);
         }
+        marks.owners.clear();
         self.keys.clear();
         self.consumers.clear();
         self.confirm(asked_at);
@@ -215,13 +220,14 @@ impl Directory {
 
     async fn load_key(&self, id: KeyId) -> Found<KnownKey> {
         for copy in self.copies() {
-            let now = self.clock.now();
+            let (now, history) = (self.clock.now(), self.history());
             match self.source.look_up_key(id, copy).await {
                 Answer::Unavailable(outage) if self.is_authority(copy) => return self.fail(outage),
                 Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
-                    if marks.allow(revision, |change| names_key(change, id)) {
+                    let current = marks.allow(revision, |change| names_key(change, id));
+                    if current && self.history() == history {
                         self.keys.put_unknown(id, now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
@@ -229,14 +235,15 @@ impl Directory {
                 }
                 Answer::Known { row, revision } => {
                     let consumer = Arc::clone(&row.consumer.id);
-                    let marks = self.marks.lock();
+                    let mut marks = self.marks.lock();
                     let current = marks.allow(revision, |change| {
                         names_key(change, id) || names_consumer(change, &consumer)
                     });
-                    if current {
+                    if current && self.history() == history {
                         let known = self.known_key(self.doubt_key(&marks, row));
                         self.loaded.fetch_add(1, Ordering::Relaxed);
-                        return Lookup::Known(self.keys.put_known(id, known, now));
+                        let mark = marks.owners.mark(&consumer);
+                        return Lookup::Known(self.keys.put_known(id, known, mark, now));
                     }
                 }
             }
@@ -246,30 +253,38 @@ impl Directory {
 
     async fn load_consumer(&self, username: &Arc<str>) -> Found<Arc<Consumer>> {
         for copy in self.copies() {
-            let now = self.clock.now();
+            let (now, history) = (self.clock.now(), self.history());
             match self.source.look_up_consumer(username, copy).await {
                 Answer::Unavailable(outage) if self.is_authority(copy) => return self.fail(outage),
                 Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
-                    if marks.allow(revision, |change| change.kind == ChangeKind::Consumer) {
+                    let any = |change: &Change| change.kind == ChangeKind::Consumer;
+                    if marks.allow(revision, any) && self.history() == history {
                         self.consumers.put_unknown(Arc::clone(username), now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
                         return Lookup::Unknown;
                     }
                 }
                 Answer::Known { row, revision } => {
-                    let marks = self.marks.lock();
-                    if marks.allow(revision, |change| names_consumer(change, &row.id)) {
+                    let mut marks = self.marks.lock();
+                    let current = marks.allow(revision, |change| names_consumer(change, &row.id));
+                    if current && self.history() == history {
                         let row = self.same_consumer(username, doubt_consumer(&marks, row));
                         let name = Arc::clone(username);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
-                        return Lookup::Known(self.consumers.put_known(name, row, now));
+                        let mark = marks.owners.mark(&row.id);
+                        return Lookup::Known(self.consumers.put_known(name, row, mark, now));
                     }
                 }
             }
         }
         self.fail(Outage::Behind)
+    }
+
+    /// Changes only while `marks` is held.
+    fn history(&self) -> u64 {
+        self.histories.load(Ordering::Relaxed)
     }
 
     /// The copies in the order in which they are asked: the nearest first, the authority until it has

@@ -485,6 +485,23 @@ async fn what_was_taken_back_stays_so_when_the_store_goes_on_from_an_older_histo
 }
 
 #[tokio::test]
+async fn an_answer_from_the_history_that_was_lost_is_not_believed() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    directory.reset(&Reset::at(9), clock.now());
+    source.set_revision(9);
+    let gate = Arc::new(Semaphore::new(0));
+    source.set_mood(Mood::Waits(Arc::clone(&gate)));
+    let mut request = Box::pin(key_state(&directory, id));
+    assert!(futures_util::poll!(&mut request).is_pending());
+    directory.reset(&Reset { new_epoch: true, ..Reset::at(5) }, clock.now());
+    source.set_mood(Mood::Fails);
+    gate.add_permits(1);
+    // Revision 9 of the one history is not above revision 5 of the other.
+    assert_eq!(request.await, Lookup::Unavailable(Outage::Failed));
+}
+
+#[tokio::test]
 async fn during_an_outage_one_request_in_a_while_finds_out_whether_it_is_over() {
     let (source, directory, clock) = setup();
     let ids = [0; 20].map(|_| source.add_key("alice", |_| {}).1);

@@ -25,6 +25,7 @@ pub mod documents;
 mod flights;
 pub mod identity;
 mod jwt;
+mod owners;
 pub mod registry;
 mod shelf;
 mod source;

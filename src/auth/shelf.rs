@@ -9,6 +9,7 @@
 
 use super::denied::Outage;
 use super::flights::Flights;
+use super::owners::Mark;
 use crate::telemetry::Moment;
 use quick_cache::sync::Cache;
 use std::hash::Hash;
@@ -47,6 +48,8 @@ pub enum Lookup<T> {
 #[derive(Debug)]
 pub(super) struct Entry<V> {
     pub(super) value: V,
+    /// Shared by all rows of a consumer.
+    mark: Arc<Mark>,
     loaded_at: Moment,
     fresh_for: Duration,
     /// When it was loaded, or last tried to be loaded again, in nanoseconds.
@@ -71,11 +74,12 @@ impl Times {
 }
 
 impl<V> Entry<V> {
-    pub(super) fn new(value: V, now: Moment) -> Self {
+    pub(super) fn new(value: V, mark: Arc<Mark>, now: Moment) -> Self {
         let jitter = Duration::from_nanos(now.as_nanos()).as_micros() % JITTER.as_micros();
         let jitter = Duration::from_micros(u64::try_from(jitter).unwrap_or_default());
         Self {
             value,
+            mark,
             loaded_at: now,
             fresh_for: FRESH_FOR.saturating_sub(jitter),
             checked_at: AtomicU64::new(now.as_nanos()),
@@ -90,7 +94,7 @@ impl<V> Entry<V> {
 
     fn is_believed(&self, times: Times) -> bool {
         let confirmed = times.feed.map_or(self.loaded_at, |feed| feed.max(self.loaded_at));
-        times.now.since(confirmed) <= times.stale_for
+        times.now.since(confirmed) <= times.stale_for && !self.mark.is_void()
     }
 
     /// Whether it is this request that asks again.
@@ -180,7 +184,9 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         }
         match (found, old) {
             // It may have been voided while we asked.
-            (Lookup::Unavailable(_), Some(entry)) if self.known.contains_key(key) => {
+            (Lookup::Unavailable(_), Some(entry))
+                if self.known.contains_key(key) && entry.is_believed(times) =>
+            {
                 self.served_stale.fetch_add(1, Ordering::Relaxed);
                 Lookup::Known(entry)
             }
@@ -203,8 +209,14 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
                 .is_ok()
     }
 
-    pub(super) fn put_known(&self, key: K, value: V, now: Moment) -> Arc<Entry<V>> {
-        let entry = Arc::new(Entry::new(value, now));
+    pub(super) fn put_known(
+        &self,
+        key: K,
+        value: V,
+        mark: Arc<Mark>,
+        now: Moment,
+    ) -> Arc<Entry<V>> {
+        let entry = Arc::new(Entry::new(value, mark, now));
         self.resting_until.store(0, Ordering::Relaxed);
         self.unknown.remove(&key);
         self.known.insert(key, Arc::clone(&entry));
@@ -217,9 +229,9 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         self.unknown.insert(key, now + UNKNOWN_FOR);
     }
 
-    /// What stands there, fresh or not.
+    /// What stands there, fresh or not, unless it is void.
     pub(super) fn peek(&self, key: &K) -> Option<Arc<Entry<V>>> {
-        self.known.peek(key)
+        self.known.peek(key).filter(|entry| !entry.mark.is_void())
     }
 
     /// Forgets one key.
@@ -228,14 +240,9 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         self.unknown.remove(key);
     }
 
-    /// Forgets the known rows that `named` names.
-    pub(super) fn forget_known(&self, named: impl Fn(&V) -> bool) {
-        self.known.retain(|_, entry| !named(&entry.value));
-    }
-
     /// Whether a known row is such.
     pub(super) fn any_known(&self, is_such: impl Fn(&V) -> bool) -> bool {
-        self.known.iter().any(|(_, entry)| is_such(&entry.value))
+        self.known.iter().any(|(_, entry)| !entry.mark.is_void() && is_such(&entry.value))
     }
 
     /// Forgets what is unknown.

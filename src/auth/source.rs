@@ -65,6 +65,10 @@ pub trait Source: Send + Sync {
         1
     }
 
+    /// From now on the revisions of the store are those of this history. What a copy has kept from
+    /// another one is not an answer any more.
+    fn begin_history(&self, _history: u64) {}
+
     /// The key of this id, as this copy has it.
     async fn look_up_key(&self, id: KeyId, copy: usize) -> Answer<KeyRecord>;
 

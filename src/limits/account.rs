@@ -182,13 +182,9 @@ impl Account {
         self.used
     }
 
-    /// Raises what is known to be used to a total that does not know of what is pending here; whether
-    /// that is news.
-    pub(super) fn raise(&mut self, total: u64) -> bool {
-        let total = total + self.pending;
-        let news = total > self.used;
-        self.used = self.used.max(total);
-        news
+    /// Raises what is known to be used to a total that does not know of what is pending here.
+    pub(super) fn raise(&mut self, total: u64) {
+        self.used = self.used.max(total + self.pending);
     }
 
     /// What has yet to be handed to the log, once.

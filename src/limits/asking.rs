@@ -24,7 +24,8 @@ use tokio::time::Instant;
 /// How long a spent quota is remembered: other tasks may give some of it back.
 const QUOTA_DENIAL: Duration = Duration::from_millis(250);
 
-type Asking<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// One of several questions.
+pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 impl Ledger {
     /// Finds out about every charge that is still open.
@@ -104,8 +105,11 @@ impl Ledger {
         };
         let subject = first.counted.subject;
         let mut takes: Vec<_> = group.iter().map(|charge| self.question(charge)).collect();
-        Tally::add(&self.tally.exact_calls, 1);
         let left = || deadline.saturating_duration_since(Instant::now());
+        if left().is_zero() {
+            return Err(FleetError::Timeout);
+        }
+        Tally::add(&self.tally.exact_calls, 1);
         match fleet.take(subject, &takes, left()).await {
             Ok(Answer::Missing) => {}
             answer => return answer,
@@ -116,6 +120,9 @@ impl Ledger {
             {
                 *known = Some(self.look_up(charge, quota, deadline).await?);
             }
+        }
+        if left().is_zero() {
+            return Err(FleetError::Timeout);
         }
         Tally::add(&self.tally.exact_calls, 1);
         fleet.take(subject, &takes, left()).await
@@ -195,7 +202,7 @@ impl Ledger {
 }
 
 /// Drives futures side by side until all are done.
-async fn all(mut work: Vec<Asking<'_>>) {
+pub(super) async fn all(mut work: Vec<Asking<'_>>) {
     std::future::poll_fn(|cx| {
         work.retain_mut(|asking| asking.as_mut().poll(cx).is_pending());
         if work.is_empty() { Poll::Ready(()) } else { Poll::Pending }

@@ -41,6 +41,7 @@ impl Ledger {
         let since = self.clock.now();
         let found = self.leases.entry(charge.counted.key, since, Lease::default, |lease| {
             let now = self.clock.now();
+            lease.go_by(meter);
             (lease.take(now, first), lease.wants(now))
         });
         let Some((step, wants)) = found else { return false };
@@ -107,9 +108,11 @@ impl Ledger {
         while let Some(pause) = self.ask_for(&errand).await {
             tokio::time::sleep(pause).await;
             let now = self.clock.now();
-            match self.leases.find(errand.key, |lease| lease.poll(now)).flatten() {
-                Some(want) => errand.take.want = want.into(),
-                None => return,
+            let found = self.leases.find(errand.key, |lease| (lease.poll(now), lease.meter()));
+            let Some((Some(want), meter)) = found else { return };
+            errand.take.want = want.into();
+            if let Some(meter) = meter {
+                errand.take.account = Asked::Flow(Flow::of(meter));
             }
         }
     }

@@ -59,7 +59,8 @@ impl Ledger {
             counters: Counters::new(entries),
             accounts: Slots::new(SLOTS),
             leases: Slots::new(SLOTS),
-            denials: Cache::new(DENIALS),
+            // It takes its memory at once.
+            denials: Cache::new(if fleet.is_some() { DENIALS } else { 1 }),
             fleet,
             log,
             tally: Tally::default(),

@@ -556,7 +556,7 @@ mod tests {
                 let subjects = from(["192.0.2.1", "192.0.2.2"][thread % 2]);
                 scope.spawn(move || {
                     for _ in 0..2_000 {
-                        if reserve(&limiter, &[both], &subjects).is_ok() {
+                        if reserve(limiter, &[both], &subjects).is_ok() {
                             granted.fetch_add(1, Ordering::Relaxed);
                         }
                     }

@@ -1,6 +1,7 @@
 //! Quotas at work: counted here, taken from the fleet's counters, and made to last.
 
 use super::account::{Account, TERM};
+use super::asking::{Asking, all};
 use super::calendar::Span;
 use super::charge::{Charge, Origin, Outcome, Way};
 use super::fleet::{Account as Asked, Answer, Take, Taken};
@@ -12,6 +13,7 @@ use super::rule_set::Prepared;
 use super::subject::Counted;
 use super::usage::QuotaCount;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,6 +22,9 @@ const MIX: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
 
 /// More than any quota.
 const NO_LIMIT: u64 = 1 << 52;
+
+/// Counters that are raised at the same time.
+const SIDE_BY_SIDE: usize = 32;
 
 /// A counter of the fleet that somebody looks after beside requests.
 struct Errand {
@@ -266,10 +271,23 @@ impl Ledger {
         }
     }
 
-    /// Raises the fleet's counter to what the log knows.
-    async fn raise(self: Arc<Self>, errand: Errand, total: u64) {
-        if let Some(taken) = self.ask_quota(&errand, 0, 0, Some(total)).await {
-            log::debug!(left = taken.remaining; "a quota's counter was raised to what the log knows");
+    /// Raises the fleet's counters to what the log knows. Whether they say less cannot be seen from here:
+    /// they may have been flushed, and seeded before this task's last counts were in the log.
+    async fn raise(self: Arc<Self>, errands: Vec<(Errand, u64)>) {
+        let failed = AtomicU64::new(0);
+        for some in errands.chunks(SIDE_BY_SIDE) {
+            let work = some.iter().map(|(errand, total)| -> Asking<'_> {
+                Box::pin(async {
+                    if self.ask_quota(errand, 0, 0, Some(*total)).await.is_none() {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            });
+            all(work.collect()).await;
+        }
+        let failed = failed.into_inner();
+        if failed > 0 {
+            log::debug!(failed; "counters of quotas were not raised; the next batch raises them");
         }
     }
 
@@ -298,15 +316,17 @@ impl Ledger {
 
     /// Takes in what the log answered to what was drained.
     pub(super) fn reconcile(self: &Arc<Self>, counts: &[QuotaCount], totals: &[u64]) {
+        let mut errands = Vec::new();
         for (count, total) in counts.iter().zip(totals) {
             let span = Span { starts: count.period, ends: count.ends };
             let key = key_of(self.keyring.known(&count.rule, count.subject), span);
-            let news = self.accounts.find(key, |account| account.raise(*total));
-            if let (Some(true), Some(fleet)) = (news, &self.fleet) {
-                let rule = Arc::clone(&count.rule);
-                let errand = Errand { key, rule, subject: count.subject, span, permits: NO_LIMIT };
-                fleet.start(Box::pin(Arc::clone(self).raise(errand, *total)));
-            }
+            self.accounts.find(key, |account| account.raise(*total));
+            let rule = Arc::clone(&count.rule);
+            let errand = Errand { key, rule, subject: count.subject, span, permits: NO_LIMIT };
+            errands.push((errand, *total));
+        }
+        if let Some(fleet) = &self.fleet {
+            fleet.start(Box::pin(Arc::clone(self).raise(errands)));
         }
     }
 

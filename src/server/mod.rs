@@ -38,7 +38,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use stores::Stores;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// How long the feed of changes may say nothing, beyond its own interval, before it counts as silent.
@@ -231,9 +230,9 @@ impl Process {
     /// Follows what the store says from here on.
     fn follow_store(&self, tasks: &mut JoinSet<()>) {
         let parts = &self.parts;
-        let changed = Arc::new(Notify::new());
+        let changed = Arc::<rows::Notice>::default();
         // What changed since the rows were read is not told again.
-        changed.notify_one();
+        changed.give();
         tasks.spawn(feed::run(
             Arc::clone(&self.stores.store),
             Arc::clone(&parts.directory),

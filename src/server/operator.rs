@@ -97,7 +97,7 @@ impl Process {
             tokens,
             clock,
             key_form: Arc::new(move || KeyForm::new(&form.load().config.api_key)),
-            check_document: Arc::new(|kind, name, body| check(kind, name, body)),
+            check_document: Arc::new(check),
             in_force: Arc::new(move |kind| in_force(&named.load(), kind)),
         })
     }

@@ -2,7 +2,9 @@
 //!
 //! What one task has read from the store, the others find here for a minute at most. An entry holds the
 //! revision that it was read at, so the directory tells by the changes whether it is still believed,
-//! as it does for a replica. Only rows are kept, never that there is none.
+//! as it does for a replica. Only rows are kept, never that there is none. A revision means something
+//! in one history of the store only, so the history is part of an entry's name: after a promotion
+//! nothing that was kept before it is found.
 //!
 //! Must stay true: an entry is sealed with a key that comes from the pepper, so whoever can write to the
 //! cache can invent no key; its name is a hash under that key and says nothing.
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 
@@ -43,6 +46,7 @@ pub struct Cached {
     cache: Arc<dyn RowCache>,
     seal: Seal,
     life: Duration,
+    history: AtomicU64,
 }
 
 impl Cached {
@@ -55,7 +59,12 @@ impl Cached {
         secret: &[u8; 32],
         life: Duration,
     ) -> Self {
-        Self { source, cache, seal: Seal::new(secret), life: life.min(LONGEST_LIFE) }
+        let (seal, life) = (Seal::new(secret), life.min(LONGEST_LIFE));
+        Self { source, cache, seal, life, history: AtomicU64::new(0) }
+    }
+
+    fn name(&self, kind: &str, id: &str) -> EntryName {
+        self.seal.name(self.history.load(Ordering::Relaxed), kind, id)
     }
 
     async fn find<T>(&self, name: EntryName, read: impl FnOnce(Row) -> Option<T>) -> Answer<T> {
@@ -85,8 +94,14 @@ impl Source for Cached {
         self.source.copies() + 1
     }
 
+    fn begin_history(&self, history: u64) {
+        self.history.store(history, Ordering::Relaxed);
+        self.source.begin_history(history);
+    }
+
     async fn look_up_key(&self, id: KeyId, copy: usize) -> Answer<KeyRecord> {
-        let name = self.seal.name("key", id.as_str());
+        // Before the row is read: one that arrives in another history is kept where nobody finds it.
+        let name = self.name("key", id.as_str());
         let Some(behind) = copy.checked_sub(1) else {
             return self.find(name, |row| row.into_key(id)).await;
         };
@@ -98,7 +113,7 @@ impl Source for Cached {
     }
 
     async fn look_up_consumer(&self, username: &str, copy: usize) -> Answer<Consumer> {
-        let name = self.seal.name("consumer", username);
+        let name = self.name("consumer", username);
         let Some(behind) = copy.checked_sub(1) else {
             return self.find(name, |row| row.into_consumer(username)).await;
         };
@@ -131,8 +146,9 @@ impl Seal {
         Self { names: purpose(b"names v1"), values: purpose(b"values v1") }
     }
 
-    fn name(&self, kind: &str, id: &str) -> EntryName {
+    fn name(&self, history: u64, kind: &str, id: &str) -> EntryName {
         let mut mac = self.names.clone();
+        mac.update(&history.to_be_bytes());
         mac.update(kind.as_bytes());
         mac.update(&[0]);
         mac.update(id.as_bytes());
@@ -363,15 +379,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_kept_in_another_history_is_not_found() {
+        let (_, _, cached) = setup(&[1; 32]);
+        let id = record().id;
+        for history in [1, 2] {
+            cached.begin_history(history);
+            assert!(matches!(cached.look_up_key(id, 0).await, Answer::Absent), "{history}");
+            cached.look_up_key(id, 1).await;
+            assert!(matches!(cached.look_up_key(id, 0).await, Answer::Known { .. }), "{history}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_entry_that_nobody_of_the_fleet_made_is_not_believed() {
         let (map, _, cached) = setup(&[1; 32]);
         let id = record().id;
         cached.look_up_key(id, 1).await;
-        let name = cached.seal.name("key", id.as_str());
+        let name = cached.name("key", id.as_str());
         let good = map.0.lock().get(&name).cloned().unwrap();
         let mut forged = good.clone();
         *forged.last_mut().unwrap() ^= 1;
-        let other = setup(&[2; 32]).2.seal.name("key", id.as_str());
+        let other = setup(&[2; 32]).2.name("key", id.as_str());
         assert_ne!(name, other);
         for bad in [forged, Vec::new(), good[..SEAL].to_vec(), good[1..].to_vec()] {
             map.0.lock().insert(name, bad);
@@ -379,7 +407,7 @@ mod tests {
         }
         // A good entry under another name is not good.
         let victim: KeyId = "fedcba9876543210".parse().unwrap();
-        map.0.lock().insert(cached.seal.name("key", victim.as_str()), good);
+        map.0.lock().insert(cached.name("key", victim.as_str()), good);
         assert!(matches!(cached.look_up_key(victim, 0).await, Answer::Absent));
     }
 }

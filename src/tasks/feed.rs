@@ -1,12 +1,12 @@
 //! Follows the store's changes, so that a revoked key stops working here soon after it was revoked
 //! anywhere, and measures how soon.
 
+use super::rows::Notice;
 use crate::auth::changes::{ChangeKind, Changes, Reset};
 use crate::auth::{Directory, FeedEvent, Outage, follow};
 use crate::stores::Store;
 use crate::telemetry::{Clock, Metrics};
 use std::sync::Arc;
-use tokio::sync::Notify;
 
 /// Ids that the log names of the changes that a new history lacks.
 const TOLD: usize = 20;
@@ -37,11 +37,13 @@ pub async fn run(
     directory: Arc<Directory>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    rows: Arc<Notify>,
+    rows: Arc<Notice>,
 ) {
     metrics.store_up(true);
     let observe = |event| match event {
-        FeedEvent::Applied { kind: ChangeKind::Plan | ChangeKind::Policy, .. } => rows.notify_one(),
+        FeedEvent::Applied { kind: ChangeKind::Plan | ChangeKind::Policy, delay } => {
+            rows.give_of(clock.unix_time().saturating_sub(delay));
+        }
         FeedEvent::Applied { delay, .. } => metrics.revocation(delay),
         FeedEvent::Down(outage) => {
             metrics.store_up(false);
@@ -50,11 +52,11 @@ pub async fn run(
                 "the store does not answer, keys in use keep working for a limited time");
         }
         FeedEvent::Gap => {
-            rows.notify_one();
+            rows.give();
             log::warn!("changes may have been missed, all cached keys are void");
         }
         FeedEvent::NewEpoch { lost } => {
-            rows.notify_one();
+            rows.give();
             metrics.new_epoch();
             let ids: Vec<_> = lost.iter().take(TOLD).map(|change| &*change.id).collect();
             log::error!(lost = lost.len(), ids = ids.join(" ");

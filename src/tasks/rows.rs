@@ -8,6 +8,7 @@ use crate::auth::Outage;
 use crate::auth::documents::{Document, Documents};
 use crate::config::{self, Rows};
 use crate::snapshot::BuildError;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -17,6 +18,9 @@ use tokio::time;
 const RETRY: Duration = Duration::from_millis(500);
 /// A store that says nothing for so long is away.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Changes between two publications whose delay is measured.
+const MEASURED: usize = 1024;
 
 /// Rows that do not compile and are told one by one.
 const TOLD: usize = 20;
@@ -43,15 +47,46 @@ pub async fn load(documents: &dyn Documents) -> Result<Rows, Outage> {
     Ok(rows)
 }
 
-/// Follows the rows until it is dropped: `changed` is notified when some have changed, or may have.
-pub async fn run(documents: Arc<dyn Documents>, publisher: Arc<Publisher>, changed: Arc<Notify>) {
+/// That rows have changed, or may have, and when.
+#[derive(Debug, Default)]
+pub struct Notice {
+    given: Notify,
+    /// When changes were committed that are not in force yet, since 1970.
+    committed: Mutex<Vec<Duration>>,
+}
+
+impl Notice {
+    /// Something may have changed.
+    pub fn give(&self) {
+        self.given.notify_one();
+    }
+
+    /// A change was committed then, since 1970.
+    pub fn give_of(&self, committed_at: Duration) {
+        let mut committed = self.committed.lock();
+        if committed.len() < MEASURED {
+            committed.push(committed_at);
+        }
+        drop(committed);
+        self.given.notify_one();
+    }
+}
+
+/// Follows the rows until it is dropped, and measures how long a change takes to be in force.
+pub async fn run(documents: Arc<dyn Documents>, publisher: Arc<Publisher>, notice: Arc<Notice>) {
     loop {
         // A change that comes while another is put in force leaves its notice, so none is missed.
-        changed.notified().await;
+        notice.given.notified().await;
+        let committed = std::mem::take(&mut *notice.committed.lock());
         let (documents, changes) = read_again(&*documents, &publisher).await;
         if let Err(failed) = publish(documents, changes, &publisher).await {
             log::error!(reason:% = failed;
                 "plans and policies of the store are not in force, those before them stay");
+        }
+        let parts = publisher.parts();
+        let now = parts.clock.unix_time();
+        for at in committed {
+            parts.metrics.revocation(now.saturating_sub(at));
         }
     }
 }
@@ -127,7 +162,6 @@ mod tests {
     use crate::snapshot::fixture::{self, row};
     use crate::snapshot::{Live, Origin, Snapshot};
     use async_trait::async_trait;
-    use parking_lot::Mutex;
     use serde_json::{Value, json};
     use std::collections::VecDeque;
     use tokio::task::JoinSet;
@@ -188,7 +222,7 @@ mod tests {
     struct Bench {
         store: Arc<Store>,
         publisher: Arc<Publisher>,
-        changed: Arc<Notify>,
+        changed: Arc<Notice>,
         _task: JoinSet<()>,
     }
 
@@ -199,7 +233,7 @@ mod tests {
             let first = Snapshot::build(config, Arc::default(), &parts, 1);
             let first = first.unwrap_or_else(|error| panic!("{error}"));
             let publisher = Publisher::new(Live::new(first), parts);
-            let (store, changed) = (Arc::<Store>::default(), Arc::<Notify>::default());
+            let (store, changed) = (Arc::<Store>::default(), Arc::<Notice>::default());
             let mut task = JoinSet::new();
             task.spawn(run(Arc::clone(&store) as _, Arc::clone(&publisher), Arc::clone(&changed)));
             Self { store, publisher, changed, _task: task }
@@ -225,7 +259,7 @@ mod tests {
     async fn a_change_is_in_force_and_the_files_stay() {
         let bench = Bench::start("[plans.basic]\n[plans.gold]\n");
         bench.answer(Ok(vec![plan("gold", "5/s"), plan("new", "5/s")]));
-        bench.changed.notify_one();
+        bench.changed.give();
         let snapshot = bench.until(2).await;
         assert_eq!(snapshot.origin_of_plan("basic"), Some(Origin::Files));
         assert_eq!(snapshot.origin_of_plan("gold"), Some(Origin::Row));
@@ -233,7 +267,7 @@ mod tests {
 
         // One is gone, one does not compile any more.
         bench.answer(Ok(vec![plan("gold", "5/sec")]));
-        bench.changed.notify_one();
+        bench.changed.give();
         let snapshot = bench.until(3).await;
         assert_eq!(snapshot.origin_of_plan("new"), None);
         assert_eq!(snapshot.origin_of_plan("gold"), Some(Origin::Row), "what it was before");
@@ -248,7 +282,7 @@ mod tests {
         bench.answer(Err(Outage::Failed));
         bench.answer(Err(Outage::Timeout));
         bench.answer(Ok(vec![plan("gold", "5/s")]));
-        bench.changed.notify_one();
+        bench.changed.give();
         let snapshot = bench.until(2).await;
         assert_eq!(snapshot.origin_of_plan("gold"), Some(Origin::Row));
         let exposed = bench.publisher.parts().metrics.render();
@@ -262,7 +296,7 @@ mod tests {
         for round in 1..=20_u64 {
             let before = bench.publisher.live().load().revision;
             bench.answer(Ok(vec![plan(&format!("row{round}"), "5/s")]));
-            bench.changed.notify_one();
+            bench.changed.give();
             let publisher = Arc::clone(&bench.publisher);
             let files = tokio::task::spawn_blocking(move || {
                 publisher.files(fixture::config(&format!("[plans.p{round}]\n")))
@@ -294,7 +328,7 @@ mod tests {
                      policies = [\"gate\"]\nreply = { status = 200 }\n";
         let bench = Bench::start(files);
         bench.answer(Ok(vec![row(DocumentKind::Policy, "gate", json!({ "scopes": ["read"] }))]));
-        bench.changed.notify_one();
+        bench.changed.give();
         let snapshot = bench.until(2).await;
         let gate = snapshot.policy("gate").unwrap();
         assert!(gate.access.check(None, "192.0.2.1".parse().unwrap()).is_err());

@@ -396,8 +396,14 @@ fn path() -> String {
     apart.map_or(usual.to_owned(), |folder| format!("{folder}:{usual}"))
 }
 
+/// Below those that the system gives to clients, so that no connection takes it while the server is away.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port: u16 = rand::random_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Issues certificates.

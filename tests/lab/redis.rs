@@ -141,13 +141,13 @@ impl RedisCluster {
         self.running().into_iter().filter(is_master).collect()
     }
 
-    /// The master that has the slot of a key.
-    pub(crate) fn owner(&self, key: &str) -> usize {
-        let found = self.masters().into_iter().find(|index| {
-            let answer = self.cli(*index, &["get", key]);
-            !answer.contains("MOVED")
-        });
-        found.expect("some master has the key")
+    /// Moves so many slots from one master to another, by their ids; what redis-cli said.
+    pub(crate) fn reshard(&self, from: &str, to: &str, slots: u32) -> String {
+        let node = format!("127.0.0.1:{}", self.nodes[0].port);
+        let slots = slots.to_string();
+        let mut args = vec!["--cluster", "reshard", &node, "--cluster-from", from];
+        args.extend(["--cluster-to", to, "--cluster-slots", &slots, "--cluster-yes"]);
+        self.cli(0, &args)
     }
 
     fn running(&self) -> Vec<usize> {
@@ -312,9 +312,13 @@ fn make_certificates(ca_file: &PathBuf, folder: &std::path::Path) {
     fs::write(folder.join("node.key"), key.serialize_pem()).unwrap();
 }
 
-/// Ports that were free a moment ago, all at once.
+/// Ports that were free a moment ago, all at once. They are below those that the system gives to clients,
+/// so that no connection of a busy machine takes one before its server does, or while that is away.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    let mut held = Vec::new();
+    while held.len() < count {
+        let port: u16 = rand::random_range(10_000..32_000);
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    }
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }

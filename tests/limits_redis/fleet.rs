@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) const SECRET: &[u8; 16] = b"all tasks' secre";
 
 /// One gateway, as far as limits go.
+#[derive(Clone)]
 pub(crate) struct Task {
     pub(crate) redis: Arc<Redis>,
     pub(crate) limiter: Arc<Limiter>,
@@ -103,7 +104,7 @@ impl Seen {
 
 /// Sends `per_second` requests of one consumer through a task, evenly, for so long.
 pub(crate) async fn load(
-    task: &Task,
+    task: Task,
     rules: &[Rule],
     name: &'static str,
     per_second: u32,

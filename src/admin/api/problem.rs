@@ -15,8 +15,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// How the API is turned on.
-pub(super) const TURN_ON: &str = "the admin API is off, because it has no token: name one in \
-    `[admin.tokens]`, for example `ops = \"env:ADMIN_TOKEN\"`, and restart";
+pub(super) const TURN_ON: &str = "the admin API is off, because it has no token: set ADMIN_TOKEN, or \
+    name one in `[admin.tokens.NAME]` with `token = \"env:VARIABLE\"`, and restart";
 
 /// One thing that is wrong with a document.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -597,7 +597,7 @@ async fn without_tokens_the_api_is_off_and_says_how_to_turn_it_on() {
         );
         let off = desk.bytes(request.as_bytes()).await;
         assert_eq!((off.status, off.code()), (404, "api_off"), "{path}");
-        assert!(off.body["detail"].as_str().unwrap().contains("[admin.tokens]"));
+        assert!(off.body["detail"].as_str().unwrap().contains("[admin.tokens.NAME]"));
     }
 }
 

@@ -129,6 +129,7 @@ async fn reset(pool: &Pool, epoch: &Epoch, new_epoch: bool) -> Result<Changes, P
         remembered_from: from,
         recent: answer.changes,
         new_epoch,
+        history: answer.timeline.into(),
     }))
 }
 

@@ -122,16 +122,22 @@ impl Redis {
                 }
                 let named = error.redirect_node().and_then(|(text, _)| redirect(text, &node));
                 let next = named.and_then(|address| map.at(&address).map(Arc::clone));
-                if let Some(next) = next.filter(|next| !next.is_open())
-                    && let Ok(value) = self.ask_node(&next, command, asking, deadline).await
-                {
-                    return Ok(Ok(value));
+                if let Some(next) = next.filter(|next| !next.is_open()) {
+                    match self.ask_node(&next, command, asking, deadline).await {
+                        Ok(value) => return Ok(Ok(value)),
+                        Err(Failed::Server(error)) if is_no_script(&error) => {
+                            return Ok(Err(NoScript));
+                        }
+                        Err(Failed::Node(error)) => return Err(error),
+                        Err(Failed::Server(_)) => {}
+                    }
                 }
             }
-            _ => {}
+            // Some keys of the slot have moved, and some not yet.
+            ServerErrorKind::TryAgain => {}
+            _ => self.blame(&node),
         }
         self.failures.count(FleetError::Server);
-        self.blame(&node);
         Err(FleetError::Server)
     }
 
@@ -237,6 +243,10 @@ enum Failed {
     Node(FleetError),
     /// It answered with an error.
     Server(RedisError),
+}
+
+fn is_no_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// The address that a node sends us on to; without a host, it is that of the one that said so.

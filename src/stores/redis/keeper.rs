@@ -14,6 +14,7 @@ use super::slots::{Map, Range, SLOTS, read};
 use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, Script, ServerErrorKind, Value};
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const BREATH: Duration = Duration::from_millis(50);
 /// How long a node is waited for.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How soon a node has to answer that is to be asked again.
+const PROMPT: Duration = Duration::from_millis(20);
 /// How much longer the others are waited for after one has answered.
 const COURTESY: Duration = Duration::from_millis(60);
 /// A look at the slots without any trouble.
@@ -117,6 +120,18 @@ struct View {
     replicas: Vec<Address>,
 }
 
+/// Why no node could be asked: the last one that said so.
+struct Silent {
+    node: String,
+    error: String,
+}
+
+impl Default for Silent {
+    fn default() -> Self {
+        Self { node: "any".to_owned(), error: "no answer in time".to_owned() }
+    }
+}
+
 impl Redis {
     fn needs_care(&self) -> bool {
         self.stale.load(Ordering::Relaxed)
@@ -127,10 +142,18 @@ impl Redis {
     /// Finds out who has the slots, and reaches those that are not reached.
     async fn care(&self) {
         self.stale.store(false, Ordering::Relaxed);
-        if let Some(view) = self.look().await {
-            let masters = view.ranges.iter().map(|(_, _, address)| address.clone());
-            self.roster.learn(masters.chain(view.replicas));
-            self.map.store(Arc::new(Map::of(&view.ranges, &self.map.load())));
+        match self.look().await {
+            Ok(view) => {
+                let masters = view.ranges.iter().map(|(_, _, address)| address.clone());
+                self.roster.learn(masters.chain(view.replicas));
+                self.map.store(Arc::new(Map::of(&view.ranges, &self.map.load())));
+            }
+            // A wrong password or authority is known by nothing else.
+            Err(silent) if !self.told.swap(true, Ordering::Relaxed) => {
+                log::warn!(node = silent.node, error = silent.error;
+                    "no node of Redis can be asked, it is tried again; limits fall back to what their rules say");
+            }
+            Err(_) => {}
         }
         let map = self.map.load_full();
         let mut probes = JoinSet::new();
@@ -144,24 +167,34 @@ impl Redis {
         if !is_well() {
             self.well.store(false, Ordering::Release);
         } else if !before {
+            self.told.store(false, Ordering::Relaxed);
             log::info!(masters = map.nodes.len(); "Redis answers for every key");
             self.recovered.notify_waiters();
         }
     }
 
     /// Asks every known node, and believes the one that has seen the most elections.
-    async fn look(&self) -> Option<View> {
+    async fn look(&self) -> Result<View, Silent> {
         let mut addresses = self.settings.seeds.clone();
         let known = self.roster.known.lock().clone();
         addresses.extend(known.into_iter().filter(|known| !self.settings.seeds.contains(known)));
         let mut views = JoinSet::new();
         for address in addresses {
-            views.spawn(view(self.settings.clone(), address));
+            let settings = self.settings.clone();
+            views.spawn(async move { (view(settings, address.clone()).await, address) });
         }
+        let mut silent = Silent::default();
         let mut best: Option<View> = None;
         let mut until = Instant::now() + PATIENCE;
         while let Ok(Some(seen)) = tokio::time::timeout_at(until, views.join_next()).await {
-            let Ok(Ok(seen)) = seen else { continue };
+            let seen = match seen {
+                Ok((Ok(seen), _)) => seen,
+                Ok((Err(error), address)) => {
+                    silent = Silent { node: address.to_string(), error: error.to_string() };
+                    continue;
+                }
+                Err(_) => continue,
+            };
             until = until.min(Instant::now() + COURTESY);
             let slots = |view: &View| view.ranges.iter().map(|(a, b, _)| b - a).max();
             let better = best
@@ -171,7 +204,7 @@ impl Redis {
                 best = Some(seen);
             }
         }
-        best
+        best.ok_or(silent)
     }
 
     async fn beat(&self) {
@@ -192,8 +225,12 @@ async fn reach(settings: Settings, node: Arc<Node>) {
         let link = Link::open(&settings, &node.address).await?;
         let mut write = redis::cmd("SET");
         write.arg(&node.probe).arg(1).arg("PX").arg(1_000);
-        write.exec_async(&mut link.connection()).await?;
-        Ok::<_, RedisError>(link)
+        let mut connection = link.connection();
+        // One that answers later than a request waits is of no use to any.
+        match tokio::time::timeout(PROMPT, write.exec_async(&mut connection)).await {
+            Ok(written) => written.map(|()| link),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
     };
     match tokio::time::timeout(PATIENCE, reached).await {
         Ok(Ok(link)) => node.recover(link),
@@ -223,7 +260,7 @@ async fn view(settings: Settings, address: Address) -> Result<View, RedisError> 
     let info: HashMap<&str, &str> =
         info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
     let elections = info.get("cluster_current_epoch").and_then(|epoch| epoch.parse().ok());
-    let (ranges, replicas) = read(&slots, &address);
+    let (ranges, replicas) = read(&slots, &address, settings.tls.is_some());
     Ok(View { elections: elections.unwrap_or(0), ranges, replicas })
 }
 

@@ -45,6 +45,8 @@ pub struct Redis {
     well: AtomicBool,
     /// The map is known to be wrong.
     stale: AtomicBool,
+    /// The log has said why no node can be asked.
+    told: AtomicBool,
     /// Wakes the keeper.
     trouble: Arc<Notify>,
     /// Tells who waits for the first connection, or for better times.
@@ -90,6 +92,7 @@ impl Redis {
             map: ArcSwap::from_pointee(Map::empty()),
             well: AtomicBool::new(false),
             stale: AtomicBool::new(true),
+            told: AtomicBool::new(false),
             trouble: Arc::clone(&trouble),
             recovered: Notify::new(),
             roster: Roster::default(),

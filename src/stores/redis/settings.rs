@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_url_says_where_and_who() {
-        let table: [(&str, &[&str], Option<&str>, Option<&str>); 6] = [
+        type Row<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
+        let table: [Row<'_>; 6] = [
             ("redis://localhost", &["localhost:6379"], None, None),
             ("redis://a:1,b,[::1]:7/0", &["a:1", "b:6379", "[::1]:7"], None, None),
             ("redis://:p%40ss@a/", &["a:6379"], None, Some("p@ss")),

@@ -67,12 +67,13 @@ impl Map {
 }
 
 /// The ranges in an answer to `CLUSTER SLOTS`, and the addresses of replicas; a node without an address
-/// of its own is the one that was asked.
-pub(super) fn read(answer: &Value, asked: &Address) -> (Vec<Range>, Vec<Address>) {
+/// of its own is the one that was asked. With TLS a node goes by the name that it gives beside its
+/// address, if it does: that is the one in its certificate.
+pub(super) fn read(answer: &Value, asked: &Address, tls: bool) -> (Vec<Range>, Vec<Address>) {
     let (mut ranges, mut replicas) = (Vec::new(), Vec::new());
     for entry in array(answer) {
         let [from, to, nodes @ ..] = array(entry) else { continue };
-        let mut nodes = nodes.iter().filter_map(|node| node_address(node, asked));
+        let mut nodes = nodes.iter().filter_map(|node| node_address(node, asked, tls));
         if let (Some(from), Some(to), Some(master)) = (number(from), number(to), nodes.next())
             && from <= to
             && usize::from(to) < SLOTS
@@ -84,15 +85,35 @@ pub(super) fn read(answer: &Value, asked: &Address) -> (Vec<Range>, Vec<Address>
     (ranges, replicas)
 }
 
-fn node_address(node: &Value, asked: &Address) -> Option<Address> {
-    let [host, port, ..] = array(node) else { return None };
-    let host = match host {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
-        Value::SimpleString(text) => text,
-        _ => "",
+fn node_address(node: &Value, asked: &Address, tls: bool) -> Option<Address> {
+    let [host, port, rest @ ..] = array(node) else { return None };
+    let named = match rest {
+        [_, facts, ..] if tls => hostname(array(facts)),
+        _ => None,
     };
-    let host = if matches!(host, "" | "?") { Arc::clone(&asked.host) } else { host.into() };
+    let host = match named.or_else(|| text(host)) {
+        None | Some("" | "?") => Arc::clone(&asked.host),
+        Some(host) => host.into(),
+    };
     Some(Address { host, port: number(port)? })
+}
+
+/// The hostname among pairs of names and values.
+fn hostname(facts: &[Value]) -> Option<&str> {
+    let mut pairs = facts.chunks_exact(2).filter_map(|pair| match pair {
+        [name, value] => Some((text(name)?, text(value)?)),
+        _ => None,
+    });
+    let found = pairs.find(|(name, _)| *name == "hostname");
+    found.map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
 }
 
 fn array(value: &Value) -> &[Value] {
@@ -133,12 +154,12 @@ mod tests {
             range(0, 8_000, &[node(text("127.0.0.1"), 1), node(text("127.0.0.1"), 3)]),
             range(8_001, 16_383, &[node(Value::Nil, 2)]),
         ]);
-        let (ranges, replicas) = read(&answer, &address(9));
+        let (ranges, replicas) = read(&answer, &address(9), false);
         assert_eq!(replicas, [address(3)]);
         let first = Map::of(&ranges, &Map::empty());
         assert!(first.whole && !Map::empty().whole);
         let (ranges, _) =
-            read(&Value::Array(vec![range(0, 10, &[node(Value::Nil, 2)])]), &address(9));
+            read(&Value::Array(vec![range(0, 10, &[node(Value::Nil, 2)])]), &address(9), false);
         let second = Map::of(&ranges, &first);
         assert!(!second.whole && second.owner(11).is_none());
         for (map, slot, port) in [(&first, 8_000, 1), (&first, 8_001, 2), (&second, 10, 2)] {
@@ -146,5 +167,25 @@ mod tests {
         }
         assert!(Arc::ptr_eq(first.owner(9_000).unwrap(), second.owner(0).unwrap()));
         assert_eq!(second.at(&address(2)).unwrap().address.port, 2);
+    }
+
+    #[test]
+    fn with_tls_a_node_goes_by_its_name() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let asked = Address { host: "asked".into(), port: 9 };
+        let node = |facts: &[&str]| {
+            let facts = Value::Array(facts.iter().map(|fact| text(fact)).collect());
+            Value::Array(vec![text("192.0.2.1"), Value::Int(1), text("id"), facts])
+        };
+        for (facts, tls, host) in [
+            (&["hostname", "node.test"][..], true, "node.test"),
+            (&["hostname", "node.test"], false, "192.0.2.1"),
+            (&["ip", "192.0.2.2", "hostname", "node.test"], true, "node.test"),
+            (&["hostname", ""], true, "192.0.2.1"),
+            (&[], true, "192.0.2.1"),
+        ] {
+            let found = node_address(&node(facts), &asked, tls).unwrap();
+            assert_eq!(&*found.host, host, "{facts:?}");
+        }
     }
 }

@@ -58,102 +58,110 @@ pub enum Metric {
     UsageLost,
 }
 
-impl Metric {
-    const ALL: [Self; 14] = [
-        Self::CacheEntries,
-        Self::FleetTasks,
-        Self::LimitFallbacks,
-        Self::LimitPermits,
-        Self::LimitQuestions,
-        Self::LimitsDegraded,
-        Self::Lookups,
-        Self::PoolConnections,
-        Self::PoolFailures,
-        Self::PoolWaiting,
-        Self::RedisBreakersOpen,
-        Self::RedisFailures,
-        Self::RedisUp,
-        Self::UsageLost,
-    ];
+const COUNTER: MetricType = MetricType::COUNTER;
+const GAUGE: MetricType = MetricType::GAUGE;
 
+/// Name, help, labels and type of each.
+const SPECS: [(Metric, Spec); 14] = [
+    (
+        Metric::CacheEntries,
+        ("gateway_cache_entries", "Entries of the caches in process.", &["kind"], GAUGE),
+    ),
+    (
+        Metric::FleetTasks,
+        ("gateway_fleet_tasks", "Tasks that a share of a limit is divided by.", &[], GAUGE),
+    ),
+    (
+        Metric::LimitFallbacks,
+        (
+            "gateway_limit_fallbacks_total",
+            "Decisions of limits whose counters could not be reached.",
+            &["kind"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::LimitPermits,
+        (
+            "gateway_limit_permits_total",
+            "Permits that were taken ahead of need, and those of them that ended unused.",
+            &["result"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::LimitQuestions,
+        (
+            "gateway_limit_questions_total",
+            "Questions of limits: answered by Redis, or by what it had said before.",
+            &["kind"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::LimitsDegraded,
+        ("gateway_limits_degraded", "Whether some limits go without their counters.", &[], GAUGE),
+    ),
+    (
+        Metric::Lookups,
+        (
+            "gateway_lookups_total",
+            "Look-ups of keys and consumers that the cache in process could not answer alone.",
+            &["result"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::PoolConnections,
+        ("gateway_pool_connections", "Connections to PostgreSQL.", &["pool", "state"], GAUGE),
+    ),
+    (
+        Metric::PoolFailures,
+        (
+            "gateway_pool_failures_total",
+            "Questions to PostgreSQL that failed.",
+            &["pool", "kind"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::PoolWaiting,
+        (
+            "gateway_pool_waiting",
+            "Questions that wait for a connection to PostgreSQL.",
+            &["pool"],
+            GAUGE,
+        ),
+    ),
+    (
+        Metric::RedisBreakersOpen,
+        (
+            "gateway_redis_breakers_open",
+            "Masters of Redis that are given up for the moment.",
+            &[],
+            GAUGE,
+        ),
+    ),
+    (
+        Metric::RedisFailures,
+        ("gateway_redis_failures_total", "Questions to Redis that failed.", &["kind"], COUNTER),
+    ),
+    (Metric::RedisUp, ("gateway_redis_up", "Whether all of Redis answers.", &[], GAUGE)),
+    (
+        Metric::UsageLost,
+        (
+            "gateway_usage_lost_total",
+            "Requests whose usage could not be kept until it was stored.",
+            &[],
+            COUNTER,
+        ),
+    ),
+];
+
+impl Metric {
+    #[expect(clippy::indexing_slicing, reason = "the table has each, in the order of the type")]
     const fn spec(self) -> Spec {
-        const COUNTER: MetricType = MetricType::COUNTER;
-        const GAUGE: MetricType = MetricType::GAUGE;
-        match self {
-            Self::CacheEntries => {
-                ("gateway_cache_entries", "Entries of the caches in process.", &["kind"], GAUGE)
-            }
-            Self::FleetTasks => {
-                ("gateway_fleet_tasks", "Tasks that a share of a limit is divided by.", &[], GAUGE)
-            }
-            Self::LimitFallbacks => (
-                "gateway_limit_fallbacks_total",
-                "Decisions of limits whose counters could not be reached.",
-                &["kind"],
-                COUNTER,
-            ),
-            Self::LimitPermits => (
-                "gateway_limit_permits_total",
-                "Permits that were taken ahead of need, and those of them that ended unused.",
-                &["result"],
-                COUNTER,
-            ),
-            Self::LimitQuestions => (
-                "gateway_limit_questions_total",
-                "Questions of limits: answered by Redis, or by what it had said before.",
-                &["kind"],
-                COUNTER,
-            ),
-            Self::LimitsDegraded => (
-                "gateway_limits_degraded",
-                "Whether some limits go without their counters.",
-                &[],
-                GAUGE,
-            ),
-            Self::Lookups => (
-                "gateway_lookups_total",
-                "Look-ups of keys and consumers that the cache in process could not answer alone.",
-                &["result"],
-                COUNTER,
-            ),
-            Self::PoolConnections => (
-                "gateway_pool_connections",
-                "Connections to PostgreSQL.",
-                &["pool", "state"],
-                GAUGE,
-            ),
-            Self::PoolFailures => (
-                "gateway_pool_failures_total",
-                "Questions to PostgreSQL that failed.",
-                &["pool", "kind"],
-                COUNTER,
-            ),
-            Self::PoolWaiting => (
-                "gateway_pool_waiting",
-                "Questions that wait for a connection to PostgreSQL.",
-                &["pool"],
-                GAUGE,
-            ),
-            Self::RedisBreakersOpen => (
-                "gateway_redis_breakers_open",
-                "Masters of Redis that are given up for the moment.",
-                &[],
-                GAUGE,
-            ),
-            Self::RedisFailures => (
-                "gateway_redis_failures_total",
-                "Questions to Redis that failed.",
-                &["kind"],
-                COUNTER,
-            ),
-            Self::RedisUp => ("gateway_redis_up", "Whether all of Redis answers.", &[], GAUGE),
-            Self::UsageLost => (
-                "gateway_usage_lost_total",
-                "Requests whose usage could not be kept until it was stored.",
-                &[],
-                COUNTER,
-            ),
-        }
+        SPECS[self as usize].1
     }
 }
 
@@ -167,7 +175,7 @@ impl Readings {
     }
 
     pub(super) fn collector(&self) -> impl Collector + 'static {
-        let descriptions = Metric::ALL.map(|metric| describe(metric.spec())).into();
+        let descriptions = SPECS.map(|(_, spec)| describe(spec)).into();
         ReadingsCollector { readings: self.clone(), descriptions }
     }
 }
@@ -185,7 +193,7 @@ impl Collector for ReadingsCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let readings = self.readings.0.lock();
         let mut families = Vec::new();
-        for spec in Metric::ALL.map(Metric::spec) {
+        for (_, spec) in SPECS {
             let mut family = Family::new(spec);
             for reading in readings.iter().filter(|reading| reading.spec.0 == spec.0) {
                 family.number(&reading.labels, reading.value);
@@ -200,6 +208,13 @@ impl Collector for ReadingsCollector {
 mod tests {
     use super::super::Metrics;
     use super::*;
+
+    #[test]
+    fn each_metric_has_its_own_words() {
+        for (place, (metric, _)) in SPECS.into_iter().enumerate() {
+            assert_eq!(metric as usize, place, "{metric:?}");
+        }
+    }
 
     #[test]
     fn readings_are_shown_under_their_names_until_the_next_ones() {

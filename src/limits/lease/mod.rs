@@ -15,6 +15,7 @@
 //! Must stay true: a permit is never used after its batch died, whichever way it came back here.
 
 use super::fleet::Taken;
+use super::gcra::Meter;
 use super::slots::Entry;
 use crate::telemetry::Moment;
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub(super) struct Lease {
     failures: u32,
     /// Permits that died unused since this was last read.
     died: u64,
+    /// The rule as it was last asked about: it may change while this polls.
+    meter: Option<Meter>,
     news: Option<Arc<Notify>>,
 }
 
@@ -169,6 +172,16 @@ impl Lease {
             Some(batch) => batch.permits += 1,
             None => self.died += 1,
         }
+    }
+
+    /// Remembers what the rule is now.
+    pub(super) const fn go_by(&mut self, meter: Meter) {
+        self.meter = Some(meter);
+    }
+
+    /// What the rule was when a request last came.
+    pub(super) const fn meter(&self) -> Option<Meter> {
+        self.meter
     }
 
     /// How many questions were not answered.
@@ -262,3 +275,6 @@ impl Pace {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests;
