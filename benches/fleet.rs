@@ -26,7 +26,6 @@ mod client;
 mod gateways;
 #[expect(
     dead_code,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "a lab for tests, of which a bench uses a part"
