@@ -70,9 +70,9 @@ async fn flood(gateway: &Gateway, stock: &Stock, span: Duration) -> Result<Strin
     let known = gateway.directory.vitals();
     ensure!(known.keys == GOOD, "{} of {GOOD} good keys are left", known.keys);
     Ok(format!(
-        "flood, {elapsed:.1} s: {} invented keys were unknown, {} told to come back; of the \
-         requests with good keys {} were hits and {} asked again for what was known; PostgreSQL was asked {asked} times of {most:.0} ({RATE}/s); {} \
-         unknown keys are remembered",
+        "flood, {elapsed:.1} s: {} invented keys were unknown, {} told to come back; of the requests with \
+         good keys {} were hits and {} asked again for what was known; PostgreSQL was asked {asked} times \
+         of {most:.0} ({RATE}/s); {} unknown keys are remembered",
         unknown.get(),
         told_to_wait.get(),
         hits.get(),
