@@ -1,13 +1,33 @@
 //! What the limits cost a request that is let through: with none, one and two rules, and with rules
 //! that a fleet shares and a task leases.
 //!
-//! The header fields are built too, as they are for every response. The fleet's counters here give all
-//! that is asked for, at once, on the thread for drivers: a leased rule may cost 0.3 µs more than one
-//! that is counted here.
+//! The header fields are built too, as they are for every response. In the first part the fleet's counters
+//! give all that is asked for, at once, on the thread for drivers. The second (`limits/leased.rs`) leases
+//! from a real Redis Cluster, and puts that beside a rule that is counted here.
+//!
+//! `LIMITS_ENFORCE=1` fails when a leased rule costs more than [`leased::BAR`] beside a local one, or
+//! keeps a single request waiting under steady load.
+//!
+//! Must stay true: under steady load a leased rule keeps no request waiting, unless the machine stalls,
+//! and allocates only for the few that renew the lease; the run fails otherwise.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is a table")]
 #![expect(clippy::expect_used, reason = "a benchmark stops where it fails")]
+#![expect(clippy::disallowed_methods, reason = "a bench goes by real time and the environment")]
+
+#[path = "limits/leased.rs"]
+mod leased;
+#[expect(
+    dead_code,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a lab for tests, of which a bench uses a part"
+)]
+#[path = "../tests/lab/redis.rs"]
+mod redis_lab;
 
 use async_trait::async_trait;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use datahub_gateway::limits::fleet::{Answer, FleetCounters, FleetError, Take, Taken, Work};
 use datahub_gateway::limits::{
     KeySubject, Limiter, Measure, Mode, OnStoreFailure, Period, Precision, Rate, Rule, RuleSet,
@@ -19,9 +39,24 @@ use futures_util::FutureExt as _;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+
+fn main() -> ExitCode {
+    let mut criterion = Criterion::default().configure_from_args();
+    reserve(&mut criterion);
+    newcomers(&mut criterion);
+    criterion.final_summary();
+    match leased::compare(!std::env::args().any(|argument| argument == "--bench")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("limits: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// So high that no round of the benchmark is refused.
 fn rule(name: &str, subject: Subject) -> Rule {
@@ -138,6 +173,3 @@ fn newcomers(c: &mut Criterion) {
         });
     });
 }
-
-criterion_group!(benches, reserve, newcomers);
-criterion_main!(benches);
