@@ -16,11 +16,16 @@ use super::identity::{ApiKeys, Caller, Consumer, JwtIssuer, Method, Requirement,
 use super::jwt::Issuers;
 use super::shelf::Entry;
 use super::tokens::{Token, TokenCache};
-use crate::telemetry::Clock;
+use crate::telemetry::{Clock, Moment};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often the log hears of keys of another pepper.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Header names with more dashes than this have too many spellings with `_` to list.
 const MAX_DASHES: usize = 4;
@@ -33,6 +38,8 @@ pub struct Authenticator {
     directory: Arc<Directory>,
     tokens: Arc<TokenCache>,
     clock: Clock,
+    /// When the log was told of a key of another pepper, in nanoseconds; zero before that.
+    pepper_told_at: AtomicU64,
     /// `Authorization` first, then the key's header and its spellings with `_`.
     credential_headers: Vec<HeaderName>,
 }
@@ -65,6 +72,7 @@ impl Authenticator {
             directory,
             tokens,
             clock,
+            pepper_told_at: AtomicU64::new(0),
             credential_headers,
         }
     }
@@ -191,9 +199,11 @@ impl Authenticator {
             }
         };
         if !known.digest.matches(digest) {
-            let other = known.pepper != self.form.pepper();
-            let reason = if other { InvalidReason::Pepper } else { InvalidReason::Secret };
-            return Err(invalid_key(reason));
+            if known.pepper == self.form.pepper() {
+                return Err(invalid_key(InvalidReason::Secret));
+            }
+            self.tell_of_pepper();
+            return Err(invalid_key(InvalidReason::Pepper));
         }
         let now = UnixTime::now(&self.clock);
         if known.revoked_at.is_some() {
@@ -209,6 +219,18 @@ impl Authenticator {
             return Err(invalid_key(InvalidReason::Disabled));
         }
         Ok(Arc::clone(&known.caller))
+    }
+
+    /// Says that a key was made under another pepper, but not for each of a thousand.
+    fn tell_of_pepper(&self) {
+        let (now, told) = (self.clock.now(), self.pepper_told_at.load(Ordering::Relaxed));
+        let is_due = told == 0 || now.since(Moment::from_nanos(told)) >= TOLD_EVERY;
+        if is_due && self.pepper_told_at.swap(now.as_nanos(), Ordering::Relaxed) == told {
+            log::error!(
+                "a key is refused that was made under another pepper than this gateway's: \
+                compare API_KEY_PEPPER with that of whoever issues keys"
+            );
+        }
     }
 
     fn by_cached_token(&self, text: &[u8]) -> Option<Identified> {

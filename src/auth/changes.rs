@@ -6,11 +6,8 @@
 //!
 //! Must stay true: a change that was missed voids everything, never nothing.
 
-use super::denials::Denials;
 use super::denied::Outage;
-use super::directory::Directory;
 use super::owners::Owners;
-use crate::telemetry::{Clock, Moment};
 use async_trait::async_trait;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,10 +15,6 @@ use std::time::Duration;
 
 /// How often a store is asked for changes that does not tell by itself.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How soon a store that does not answer is asked again.
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// A store that does not answer this long counts as down.
-const POLL_DEADLINE: Duration = Duration::from_secs(1);
 /// Revisions of a lost history that others may have seen and that were not seen here.
 const UNSEEN: u64 = 1000;
 /// Changes remembered for rows that arrive late.
@@ -140,124 +133,6 @@ pub trait ChangeFeed: Send + Sync {
 
     /// What happened after `revision`; without one, only where the store stands.
     async fn changes_since(&self, revision: Option<u64>) -> Result<Changes, Outage>;
-}
-
-/// What following the changes brings to light; for metrics, the log, and those who put rows in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FeedEvent {
-    /// A change is in effect here, this long after it was committed. Plans and policies are not yet:
-    /// they are put in force by who hears this.
-    Applied {
-        /// What was touched.
-        kind: ChangeKind,
-        /// From commit to effect.
-        delay: Duration,
-    },
-    /// The store cannot be asked; said once per outage.
-    Down(Outage),
-    /// Changes may have been missed: all that was cached is void.
-    Gap,
-    /// The store goes on from another history, and lacks changes that were in effect here. What they
-    /// took back stays refused.
-    NewEpoch {
-        /// The changes that are lost, as far as they are remembered.
-        lost: Vec<Change>,
-    },
-    /// The store answers again.
-    Up,
-}
-
-/// Applies the changes of `feed` to `directory`, for ever; drop the future to stop. Changes of the deny
-/// list are in effect before they count as applied.
-///
-/// `observe` is told what happens, and must not block.
-pub async fn follow(
-    feed: &dyn ChangeFeed,
-    denials: &dyn Denials,
-    directory: &Directory,
-    clock: &Clock,
-    mut observe: impl FnMut(FeedEvent) + Send,
-) {
-    let mut since = None;
-    let mut down = false;
-    loop {
-        let asked_at = clock.now();
-        let step = step(feed, denials, directory, since, asked_at);
-        let more = match tokio::time::timeout(POLL_DEADLINE, step).await {
-            Ok(Ok(news)) => {
-                if std::mem::take(&mut down) {
-                    observe(FeedEvent::Up);
-                }
-                tell(&news, since.is_none(), clock, &mut observe);
-                since = Some(news.revision);
-                news.more
-            }
-            failed => {
-                let outage =
-                    failed.map_or(Outage::Timeout, |step| step.err().unwrap_or(Outage::Failed));
-                if !std::mem::replace(&mut down, true) {
-                    observe(FeedEvent::Down(outage));
-                }
-                tokio::time::sleep(RETRY_INTERVAL).await;
-                continue;
-            }
-        };
-        if !more {
-            tokio::select! {
-                () = tokio::time::sleep(feed.poll_interval()) => {}
-                () = feed.stirred() => {}
-            }
-        }
-    }
-}
-
-/// What one question brought.
-struct News {
-    revision: u64,
-    changes: Vec<Change>,
-    more: bool,
-    /// Begun anew, and what the new history lacks.
-    reset: Option<Vec<Change>>,
-    new_epoch: bool,
-}
-
-/// Asks once, and puts the answer in effect.
-async fn step(
-    feed: &dyn ChangeFeed,
-    denials: &dyn Denials,
-    directory: &Directory,
-    since: Option<u64>,
-    asked_at: Moment,
-) -> Result<News, Outage> {
-    match feed.changes_since(since).await? {
-        Changes::Reset(reset) => {
-            let (denied, _) = denials.load_denials().await?;
-            directory.set_denied(denied, reset.new_epoch);
-            let lost = directory.reset(&reset, asked_at);
-            let Reset { revision, new_epoch, .. } = reset;
-            Ok(News { revision, changes: Vec::new(), more: false, reset: Some(lost), new_epoch })
-        }
-        Changes::Since { revision, changes, more } => {
-            if changes.iter().any(|change| change.kind == ChangeKind::Token) {
-                let (denied, _) = denials.load_denials().await?;
-                directory.set_denied(denied, false);
-            }
-            directory.apply(revision, &changes, asked_at);
-            Ok(News { revision, changes, more, reset: None, new_epoch: false })
-        }
-    }
-}
-
-fn tell(news: &News, first: bool, clock: &Clock, observe: &mut (impl FnMut(FeedEvent) + Send)) {
-    match &news.reset {
-        Some(lost) if news.new_epoch => observe(FeedEvent::NewEpoch { lost: lost.clone() }),
-        Some(_) if !first => observe(FeedEvent::Gap),
-        Some(_) | None => {}
-    }
-    for change in &news.changes {
-        let delay = clock.unix_time().saturating_sub(change.committed_at);
-        observe(FeedEvent::Applied { kind: change.kind, delay });
-    }
 }
 
 /// The changes that are in effect here.

@@ -5,12 +5,16 @@
 //!
 //! Must stay true: asking neither allocates nor waits; a new history of the store takes no entry away.
 
-use super::denials::{Denial, DeniedTokens};
+use super::denials::{Denial, DeniedTokens, MAX_DENIALS};
 use super::identity::UnixTime;
 use super::jwt::Verified;
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A token is taken for so long after its end at most.
+const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Entries that have not ended, in a form to be asked.
 #[derive(Debug, Default)]
@@ -21,6 +25,8 @@ pub(super) struct DenyList {
 #[derive(Debug, Default)]
 struct Listed {
     entries: Vec<Denial>,
+    /// Those of a history that the store has lost.
+    kept: Vec<Denial>,
     issuers: HashMap<Arc<str>, OfIssuer>,
 }
 
@@ -45,19 +51,19 @@ impl DenyList {
         })
     }
 
-    /// Puts `entries` in the place of what there was. With `keep`, what there was and has not ended at
-    /// `now` stays beside them.
-    pub(super) fn set(&self, mut entries: Vec<Denial>, keep: bool, now: UnixTime) {
-        if keep {
-            let old = self.listed.load();
-            let lost = old.entries.iter().filter(|entry| {
-                entry.until > now && entries.iter().all(|other| other.id != entry.id)
-            });
-            let lost: Vec<Denial> = lost.cloned().collect();
-            entries.extend(lost);
-        }
+    /// Puts `entries` in the place of what there was at `now`. With `keep`, the store may have lost some:
+    /// what there was stays, now and later, until it ends.
+    pub(super) fn set(&self, entries: Vec<Denial>, keep: bool, now: UnixTime) {
+        let old = self.listed.load();
+        let lost = if keep { old.entries.as_slice() } else { &[] };
+        // Ids are given again in another history, so the whole entry is compared.
+        let kept: Vec<Denial> = (old.kept.iter().chain(lost))
+            .filter(|entry| entry.until.after(LEEWAY) > now && !entries.contains(entry))
+            .take(MAX_DENIALS)
+            .cloned()
+            .collect();
         let mut issuers: HashMap<Arc<str>, OfIssuer> = HashMap::new();
-        for entry in &entries {
+        for entry in entries.iter().chain(&kept) {
             let issuer = issuers.entry(Arc::clone(&entry.issuer)).or_default();
             match &entry.tokens {
                 DeniedTokens::Id(id) => {
@@ -69,12 +75,13 @@ impl DenyList {
                 }
             }
         }
-        self.listed.store(Arc::new(Listed { entries, issuers }));
+        self.listed.store(Arc::new(Listed { entries, kept, issuers }));
     }
 
     /// How many entries there are.
     pub(super) fn len(&self) -> usize {
-        self.listed.load().entries.len()
+        let listed = self.listed.load();
+        listed.entries.len() + listed.kept.len()
     }
 }
 
@@ -142,14 +149,20 @@ mod tests {
     #[test]
     fn a_new_history_takes_nothing_away_that_has_not_ended() {
         let list = DenyList::default();
-        let ended = Denial { until: NOW, ..denial("2", DeniedTokens::Id("j2".into())) };
+        let until = UnixTime::from_secs(NOW.as_secs() - 60);
+        let ended = Denial { until, ..denial("2", DeniedTokens::Id("j2".into())) };
         list.set(vec![denial("1", DeniedTokens::Id("j1".into())), ended], false, NOW);
         list.set(vec![denial("3", DeniedTokens::Id("j3".into()))], true, NOW);
         assert_eq!(list.len(), 2);
         for (id, denied) in [("j1", true), ("j2", false), ("j3", true)] {
             assert_eq!(list.denies(&token(Some(id), "a", None)), denied, "{id}");
         }
-        list.set(Vec::new(), false, NOW);
-        assert_eq!(list.len(), 0);
+        // Another one is denied later, under an id that the lost one had.
+        list.set(vec![denial("1", DeniedTokens::Id("j4".into()))], false, NOW);
+        for (id, denied) in [("j1", true), ("j3", false), ("j4", true)] {
+            assert_eq!(list.denies(&token(Some(id), "a", None)), denied, "{id}");
+        }
+        list.set(Vec::new(), false, UnixTime::from_secs(1060));
+        assert_eq!(list.len(), 0, "it has ended");
     }
 }

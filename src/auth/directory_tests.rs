@@ -1,13 +1,14 @@
 //! What the directory promises, against a store that answers on command.
 
 use super::api_key::KeyId;
-use super::changes::{Change, ChangeFeed, ChangeKind, Changes, FeedEvent, Reset, follow};
+use super::changes::{Change, ChangeFeed, ChangeKind, Changes, Reset};
 use super::denials::{Denial, Denials, DeniedTokens, NewDenial};
 use super::denied::Outage;
 use super::directory::{
     Answer, Directory, KeyRecord, LOOKUP_DEADLINE, Lookup, STALE_FOR, Source, UNKNOWN_FOR,
 };
 use super::fake::{FakeSource, Mood};
+use super::follow::{FeedEvent, follow};
 use super::identity::{Consumer, UnixTime};
 use super::registry::{Actor, Page, RegistryError};
 use crate::telemetry::Clock;

@@ -23,6 +23,7 @@ mod deny_list;
 pub mod directory;
 pub mod documents;
 mod flights;
+mod follow;
 pub mod identity;
 mod jwt;
 mod owners;
@@ -32,9 +33,10 @@ mod source;
 mod tokens;
 
 pub use authenticator::Authenticator;
-pub use changes::{FeedEvent, follow};
+
 pub use denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 pub use directory::{Directory, Lookup};
+pub use follow::{FeedEvent, follow};
 pub use identity::{
     ApiKeys, Caller, Consumer, Credential, Field, Fields, JwtIssuer, Method, Requirement, UnixTime,
 };

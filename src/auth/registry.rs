@@ -273,6 +273,19 @@ pub fn check_name(what: &'static str, value: &str) -> Result<(), RegistryError> 
     Err(RegistryError::Invalid { what, problem })
 }
 
+/// Checks a username: a name that is not the form of an id, since a consumer is named by either.
+///
+/// # Errors
+/// [`RegistryError::Invalid`].
+pub fn check_username(value: &str) -> Result<(), RegistryError> {
+    check_name("username", value)?;
+    if uuid::Uuid::try_parse(value).is_ok() {
+        let problem = "must not be a UUID: ids of consumers are".to_owned();
+        return Err(RegistryError::Invalid { what: "username", problem });
+    }
+    Ok(())
+}
+
 /// Checks a consumer's policies: names, none of them twice, and not too many.
 ///
 /// # Errors

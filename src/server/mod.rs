@@ -102,7 +102,13 @@ async fn serve(
     let open_files = runtime::raise_open_files();
     let connections = loaded.config.http.max_connections;
     let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
-    let process = Process::build(loaded).await?;
+    let process = tokio::select! {
+        built = Process::build(loaded) => built?,
+        () = end.next() => {
+            log::info!("a signal ends the process before it was ready");
+            return Ok(Ending::Idle);
+        }
+    };
     let workers = fixed.workers.unwrap_or_else(runtime::granted_cpus);
     let bound = runtime::bind(&fixed.listeners, workers, &process.live)?;
     let admin = fixed.admin.address.map(runtime::bind_admin).transpose()?;
@@ -213,11 +219,12 @@ impl Process {
         if !loaded.warnings.is_empty() {
             log::warn!(warnings:% = loaded.warnings; "the configuration has warnings");
         }
-        stores.wait(&parts.clock).await?;
-        feed::first_look(&*stores.store, &parts.directory, &parts.clock)
-            .await
-            .context("the store does not answer")?;
-        let rows = rows::load(&*stores.store).await.context("the store does not answer")?;
+        stores.wait_for_schema(&parts.clock).await?;
+        let look = async || {
+            feed::first_look(&*stores.store, &parts.directory, &parts.clock).await?;
+            rows::load(&*stores.store).await
+        };
+        let rows = stores.wait_for(&parts.clock, look).await?;
         let access_log = AccessLog::stdout(&metrics)?;
         let expected = config.fixed.fleet.expected;
         let live = Live::new(Snapshot::build(loaded.config, Arc::new(rows), &parts, 1)?);
@@ -334,9 +341,9 @@ impl Process {
             }
             Ending::Signal => log::warn!("a second signal ends the process at once"),
         }
-        if tokio::time::timeout(FLUSH, self.usage.flush()).await.is_err() {
-            log::warn!("the store did not take the last usage in time");
-        }
+        // A flush that is cut off, or fails, leaves what it could not hand over.
+        drop(tokio::time::timeout(FLUSH, self.usage.flush()).await);
+        self.usage.tell_lost();
         if let Err(error) = self.access_log.flush_and_close(FLUSH) {
             log::warn!(error:% = error; "the access log is incomplete");
         }

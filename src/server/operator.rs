@@ -68,10 +68,15 @@ impl Process {
 
     fn detail(&self) -> Arc<admin::Detail> {
         let (live, clock) = (Arc::clone(&self.live), self.parts.clock.clone());
-        let began = clock.now();
+        let (limiter, redis) = (Arc::clone(&self.parts.limiter), self.stores.redis.clone());
+        let (directory, began) = (Arc::clone(&self.parts.directory), clock.now());
         Arc::new(move || {
             let snapshot = live.load();
+            let confirmed = directory.confirmed_at().map(|at| clock.now().since(at).as_secs_f64());
             json!({
+                "store": { "confirmed_seconds_ago": confirmed },
+                "redis": redis.as_ref().map(|redis| json!({ "up": redis.vitals().up })),
+                "limits": { "degraded": limiter.vitals().degraded },
                 "version": env!("CARGO_PKG_VERSION"),
                 "revision": snapshot.revision,
                 "uptime_seconds": clock.now().since(began).as_secs(),

@@ -1,5 +1,6 @@
 //! Makes the stores that the configuration names, and waits until they answer.
 
+use crate::auth::Outage;
 use crate::config::{Config, PostgresDef, RedisDef, StoreDef};
 use crate::stores::postgres::{self, Bounds};
 use crate::stores::redis;
@@ -45,8 +46,43 @@ impl Stores {
         })
     }
 
+    /// Where the store is.
+    fn place(&self) -> &str {
+        self.postgres.as_ref().map_or("the file", |postgres| postgres.place())
+    }
+
+    /// Waits until the store answers a question that a start depends on.
+    pub(super) async fn wait_for<T>(
+        &self,
+        clock: &Clock,
+        ask: impl AsyncFn() -> Result<T, Outage>,
+    ) -> anyhow::Result<T> {
+        let began = clock.now();
+        let mut told = false;
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(outage) if clock.now().since(began) >= PATIENCE => {
+                    let place = self.place();
+                    return Err(anyhow::Error::new(outage).context(format!(
+                        "the store at `{place}` did not say within {} s what it knows; the log says \
+                         why: look for locks and for a migration under way",
+                        PATIENCE.as_secs()
+                    )));
+                }
+                Err(outage) => {
+                    if !std::mem::replace(&mut told, true) {
+                        log::warn!(store = self.place(), reason = outage.as_str();
+                            "waiting for the store");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Waits until the store answers and has the right schema.
-    pub(super) async fn wait(&self, clock: &Clock) -> anyhow::Result<()> {
+    pub(super) async fn wait_for_schema(&self, clock: &Clock) -> anyhow::Result<()> {
         let Some(postgres) = &self.postgres else { return Ok(()) };
         let began = clock.now();
         let mut told = false;

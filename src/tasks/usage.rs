@@ -86,6 +86,20 @@ impl Flush {
         }
     }
 
+    /// Says what could not be handed over and ends with the process. To be called last.
+    pub fn tell_lost(&self) {
+        let rest = self.parts.tally.drain();
+        let quotas = self.parts.limiter.drain_quota_counts().len();
+        let Ok(pending) = self.pending.try_lock() else { return };
+        let batch = pending.batch.iter().flat_map(|batch| &batch.usage);
+        let requests: u64 = rest.iter().chain(batch).map(|row| row.admitted + row.refused).sum();
+        let quotas = quotas + pending.batch.as_ref().map_or(0, |batch| batch.quotas.len());
+        if requests > 0 || quotas > 0 {
+            log::error!(requests = requests, quotas = quotas;
+                "the store did not take the last usage: it is lost");
+        }
+    }
+
     fn collect(&self, number: &mut u64) -> Option<Batch> {
         let (usage, quotas) = (self.parts.tally.drain(), self.parts.limiter.drain_quota_counts());
         if usage.is_empty() && quotas.is_empty() {

@@ -77,6 +77,9 @@ pub(super) async fn values_that_cannot_go_into_headers_are_refused<P: Place>() {
         }
         assert!(lab.store.set_plan(&me(), "alice", bad).await.is_err(), "{bad:?}");
     }
+    let as_an_id = consumer("0198c6d2-7d5e-7c1a-9d0e-2f5b8a3c4d6e");
+    let added = lab.store.add_consumer(&me(), as_an_id).await;
+    assert!(matches!(added, Err(RegistryError::Invalid { .. })), "{added:?}");
     let many = NewKey { scopes: vec!["s".to_owned(); 65], ..key("alice").1 };
     assert!(lab.store.issue_key(&me(), many).await.is_err());
     let past = NewKey { expires_at: secs(lab.now()), ..key("alice").1 };

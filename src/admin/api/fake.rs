@@ -7,7 +7,7 @@ use crate::auth::denials::{Denial, Denials, NewDenial, check_denial};
 use crate::auth::documents::{Document, DocumentKind, Documents};
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
-    check_key, check_name, check_policies,
+    check_key, check_policies, check_username,
 };
 use crate::auth::{Consumer, Outage, UnixTime};
 use crate::limits::usage::{Batch, Day, TaskId, UsageCount, UsageError, UsageLog, UsageQuery};
@@ -162,7 +162,7 @@ fn page_of<T: Clone>(
 #[async_trait]
 impl Registry for FakeStore {
     async fn add_consumer(&self, by: &Actor, new: NewConsumer) -> Done<ConsumerInfo> {
-        check_name("username", &new.username)?;
+        check_username(&new.username)?;
         check_policies(&new.policies)?;
         let mut rows = self.rows().await?;
         if rows.consumers.contains_key(&new.username) {

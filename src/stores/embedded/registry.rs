@@ -7,7 +7,7 @@ use crate::auth::api_key::KeyId;
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
-    check_key, check_name, check_policies,
+    check_key, check_name, check_policies, check_username,
 };
 use crate::auth::{Consumer, UnixTime};
 use async_trait::async_trait;
@@ -48,7 +48,7 @@ impl Registry for Embedded {
         by: &Actor,
         new: NewConsumer,
     ) -> Result<ConsumerInfo, RegistryError> {
-        check_name("username", &new.username)?;
+        check_username(&new.username)?;
         check_name("plan", &new.plan)?;
         if let Some(custom_id) = &new.custom_id {
             check_name("custom id", custom_id)?;

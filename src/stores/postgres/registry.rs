@@ -8,7 +8,7 @@ use super::rows::{self, Reader, askable, bounds};
 use crate::auth::api_key::KeyId;
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
-    check_name, check_policies,
+    check_name, check_policies, check_username,
 };
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -40,7 +40,7 @@ impl Registry for Postgres {
         by: &Actor,
         new: NewConsumer,
     ) -> Result<ConsumerInfo, RegistryError> {
-        check_name("username", &new.username)?;
+        check_username(&new.username)?;
         check_name("plan", &new.plan)?;
         if let Some(custom_id) = &new.custom_id {
             check_name("custom id", custom_id)?;

@@ -177,8 +177,10 @@ impl Metrics {
         self.scalars.new_epochs.inc();
     }
 
-    /// A revocation took this long from its commit to its effect here.
+    /// A revocation took this long from its commit to its effect here. More than an hour is a clock that
+    /// is wrong, or a row that was written by hand, and counts as an hour.
     pub fn revocation(&self, delay: Duration) {
+        let delay = delay.min(Duration::from_secs(3600));
         self.scalars.revocation_delay.observe(delay.as_secs_f64());
     }
 
