@@ -11,11 +11,12 @@
 //! and on loopback the two are a millisecond apart.
 //!
 //! `FLEET_SECONDS` (20) for each precision, and `FLEET_ENFORCE=1`, which fails when less is admitted than
-//! [`SHARE_BAR`]. Without `--bench`, as `cargo test` runs it, it is one second of each.
+//! [`SHARE_BAR`], or Redis was too slow. Without `--bench`, as `cargo test` runs it, it is one second of each.
 //!
 //! Must stay true: a window that admitted more than the rule's bound fails the run, and so does an answer
-//! that is neither 200 nor a 429 that says when to come back. The bound has one further burst when Redis
-//! was not answering, which is counted.
+//! that is neither 200 nor a 429 that says when to come back. Requests that a busy machine has decided
+//! without Redis, by share, are counted and may stand above the bound; with `FLEET_ENFORCE=1` there must be
+//! none.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is a table")]
 #![expect(clippy::disallowed_methods, reason = "a bench goes by real time and the environment")]
@@ -102,11 +103,8 @@ fn run(short: bool) -> Result<()> {
         let asked = one.block_on(gateways.questions())?.since(&before);
         let verdict = Verdict::of(&seen, way.slack)?;
         println!("{}: {verdict}\n    {asked}", way.path);
-        ensure!(
-            verdict.keeps_bound(asked.fell_back()),
-            "{} admitted more than its bound",
-            way.path
-        );
+        ensure!(verdict.keeps_bound(asked.alone()), "{} admitted more than its bound", way.path);
+        ensure!(!enforce || asked.alone() == 0.0, "{} went on without Redis", way.path);
         let share = verdict.share().unwrap_or(1.0);
         ensure!(!enforce || share >= SHARE_BAR, "{} admitted too little", way.path);
     }

@@ -98,10 +98,10 @@ impl Default for Questions {
 }
 
 impl Questions {
-    /// Whether a limit went on without Redis.
-    pub(crate) fn fell_back(&self) -> bool {
+    /// Requests that were decided without Redis, because it did not answer in time.
+    pub(crate) fn alone(&self) -> f64 {
         let [.., (_, share)] = self.0;
-        share > 0.0
+        share
     }
 
     /// What came after `before`.

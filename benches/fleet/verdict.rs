@@ -62,10 +62,10 @@ impl Verdict {
         Ok(Self { seen: seen.len(), admitted: took(true), refused: took(false), span, limited })
     }
 
-    /// Whether no window admitted more than it may. Going on without Redis may give one further burst.
-    pub(crate) fn keeps_bound(&self, fell_back: bool) -> bool {
-        let further = if fell_back { f64::from(BURST) } else { 0.0 };
-        self.limited.as_ref().is_none_or(|limited| limited.worst.excess() <= further)
+    /// Whether no window admitted more than it may, but for what `alone` requests got that were decided
+    /// without Redis: what Redis gave beside them keeps the bound by itself.
+    pub(crate) fn keeps_bound(&self, alone: f64) -> bool {
+        self.limited.as_ref().is_none_or(|limited| limited.worst.excess() <= alone)
     }
 
     /// What was admitted of the rule's rate, once the burst was used up.
