@@ -56,12 +56,14 @@ pub async fn follow(
     let mut follower = Follower { feed, denials, directory, clock, since: None, due: None };
     let mut down = false;
     loop {
-        let step = follower.step(&mut observe).await;
+        let mut events = Vec::new();
+        let step = follower.step(&mut |event| events.push(event)).await;
+        if step.is_ok() && std::mem::take(&mut down) {
+            observe(FeedEvent::Up);
+        }
+        events.into_iter().for_each(&mut observe);
         match step {
             Ok(more) => {
-                if std::mem::take(&mut down) {
-                    observe(FeedEvent::Up);
-                }
                 if !more {
                     tokio::select! {
                         () = tokio::time::sleep(feed.poll_interval()) => {}
