@@ -55,7 +55,7 @@ impl Postgres {
             if !budget.spend() {
                 return Err(PostgresError::Throttled { at: Arc::clone(&pool.at) });
             }
-            let (admitted, asked) = (pool.admit()?, Arc::clone(pool));
+            let (admitted, asked) = (pool.admit(Lane::LookUps)?, Arc::clone(pool));
             let row = self.reactor.run(async move {
                 let row = asked.within(deadline, ask(&asked, &question)).await;
                 drop(admitted);
@@ -96,7 +96,7 @@ async fn ask_once(pool: &Pool, question: &Question) -> Result<Row, PostgresError
 }
 
 /// The statement, prepared once for each connection.
-async fn prepare<'w>(
+pub(super) async fn prepare<'w>(
     work: &'w Work<'_>,
     prepared: &'w OnceCell<Statement>,
     sql: fn() -> String,

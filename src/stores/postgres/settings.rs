@@ -7,6 +7,7 @@
 //!
 //! Must stay true: neither an error nor `Debug` shows a password or a part of one.
 
+use super::pool::FEWEST;
 use super::trust;
 use std::fmt;
 use std::path::PathBuf;
@@ -16,15 +17,13 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The fewest connections with which nobody keeps the others out.
-const FEWEST: u32 = 4;
 /// More than any server gives to one client.
 const MOST: u32 = 1000;
 
 /// How much of PostgreSQL is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Connections to each of primary and replica, 4 to 1000.
+    /// Connections to each of primary and replica, 6 to 1000.
     pub connections: u32,
     /// Look-ups in a second, those of all copies together.
     pub look_ups_per_second: u32,
@@ -34,9 +33,11 @@ pub struct Bounds {
     pub replica_look_up: Duration,
     /// For a look-up on the primary.
     pub primary_look_up: Duration,
+    /// For a request's question what was used of a quota: for its turn, and then for the answer.
+    pub quotas: Duration,
     /// For a question what has changed.
     pub changes: Duration,
-    /// For anything an operator does, and for usage.
+    /// For anything an operator does, for usage, and for loading what has changed.
     pub administration: Duration,
     /// A connection is replaced after this, so that a change of addresses is followed.
     pub oldest: Duration,
@@ -50,6 +51,7 @@ impl Default for Bounds {
             connect: Duration::from_millis(800),
             replica_look_up: Duration::from_millis(40),
             primary_look_up: Duration::from_millis(45),
+            quotas: Duration::from_millis(20),
             changes: Duration::from_secs(1),
             administration: Duration::from_secs(5),
             oldest: Duration::from_secs(300),
@@ -111,7 +113,7 @@ fn check(bounds: Bounds) -> Result<(), InvalidSettings> {
         Err(InvalidSettings { what: "the use of PostgreSQL", problem: problem.to_owned(), help })
     };
     if !(FEWEST..=MOST).contains(&bounds.connections) {
-        return refused("has too few or too many connections", "give 4 to 1000");
+        return refused("has too few or too many connections", "give 6 to 1000");
     }
     if bounds.look_ups_per_second == 0 {
         return refused("allows no look-ups", "give how many a second may bring at most");
@@ -120,6 +122,7 @@ fn check(bounds: Bounds) -> Result<(), InvalidSettings> {
         bounds.connect,
         bounds.replica_look_up,
         bounds.primary_look_up,
+        bounds.quotas,
         bounds.changes,
         bounds.administration,
         bounds.oldest,
@@ -386,7 +389,7 @@ mod tests {
     fn bounds_that_cannot_work_are_refused() {
         let bounds = Bounds::default();
         for bounds in [
-            Bounds { connections: 3, ..bounds },
+            Bounds { connections: 5, ..bounds },
             Bounds { look_ups_per_second: 0, ..bounds },
             Bounds { connect: Duration::ZERO, ..bounds },
         ] {

@@ -142,16 +142,25 @@ impl Postgres {
         sql: String,
         values: Vec<Owned>,
     ) -> Result<Vec<Row>, PostgresError> {
+        self.survey_by(Lane::Administration, sql, values).await
+    }
+
+    async fn survey_by(
+        &self,
+        lane: Lane,
+        sql: String,
+        values: Vec<Owned>,
+    ) -> Result<Vec<Row>, PostgresError> {
         let shared = Arc::clone(&self.shared);
         let rows = self.reactor.run(async move {
             let (pool, deadline) = (&shared.primary, shared.bounds.administration);
-            pool.within(deadline, read(pool, &sql, &values)).await
+            pool.within(deadline, read(pool, lane, &sql, &values)).await
         });
         rows.await.unwrap_or_else(|| Err(self.shared.primary.stopped()))
     }
 
     /// All rows of a kind, and the revision: the statement answers with the revision, whether there is a
-    /// row, and the row.
+    /// row, and the row. A change waits for it.
     pub(super) async fn load<T>(
         &self,
         sql: String,
@@ -159,7 +168,7 @@ impl Postgres {
         read: fn(Reader<'_>) -> Result<T, PostgresError>,
     ) -> Result<(Vec<T>, u64), Outage> {
         let at = &self.shared.primary.at;
-        let loaded = self.survey(sql, values).await.and_then(|rows| {
+        let loaded = self.survey_by(Lane::Changes, sql, values).await.and_then(|rows| {
             let (mut loaded, mut revision) = (Vec::new(), 0);
             for row in rows.iter().map(|row| Reader::new(at, row)) {
                 revision = row.number(0)?;
@@ -173,11 +182,16 @@ impl Postgres {
     }
 }
 
-async fn read(pool: &Pool, sql: &str, values: &[Owned]) -> Result<Vec<Row>, PostgresError> {
+async fn read(
+    pool: &Pool,
+    lane: Lane,
+    sql: &str,
+    values: &[Owned],
+) -> Result<Vec<Row>, PostgresError> {
     let values: Vec<Value<'_>> = values.iter().map(|value| &**value as Value<'_>).collect();
     let mut tries = 1;
     loop {
-        let work = pool.take(Lane::Administration).await?;
+        let work = pool.take(lane).await?;
         match work.rows(sql, &values).await {
             Err(error) if error.is_passing() && tries < TRIES => tries += 1,
             answer => return answer,
