@@ -39,8 +39,7 @@ impl Denials for Postgres {
         let values =
             vec![Box::new(after) as _, Box::new(now) as _, Box::new(count(page.limit)) as _];
         let rows = self.survey(sql, values).await?;
-        let at = &self.shared.primary.at;
-        Ok(rows.iter().map(|row| denial(Reader::new(at, row), 0)).collect::<Result<_, _>>()?)
+        Ok(self.each(&rows, |row| denial(row, 0))?)
     }
 
     async fn deny(&self, by: &Actor, new: NewDenial) -> Result<Denial, RegistryError> {

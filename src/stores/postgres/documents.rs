@@ -34,8 +34,7 @@ impl Documents for Postgres {
         );
         let values = vec![Box::new(kind.as_str()) as _, Box::new(after) as _, Box::new(limit) as _];
         let rows = self.survey(sql, values).await?;
-        let at = &self.shared.primary.at;
-        Ok(rows.iter().map(|row| document(Reader::new(at, row), 0)).collect::<Result<_, _>>()?)
+        Ok(self.each(&rows, |row| document(row, 0))?)
     }
 
     async fn document(&self, kind: DocumentKind, name: &str) -> Result<Document, RegistryError> {

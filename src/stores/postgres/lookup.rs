@@ -62,15 +62,22 @@ impl Postgres {
                 row
             });
             let row = row.await.unwrap_or_else(|| Err(pool.stopped()))?;
-            let row = Reader::new(&pool.at, &row);
-            let revision = row.number(0)?;
-            Ok(match row.get::<Option<&str>>(1)? {
-                Some(_) => Answer::Known { row: read(row, 1)?, revision },
-                None => Answer::Unknown { revision },
-            })
+            let answer = answer(Reader::new(&pool.at, &row), read);
+            answer.inspect_err(|error| pool.finds_unreadable(error))
         };
         answer.await.unwrap_or_else(|error| Answer::Unavailable(error.outage()))
     }
+}
+
+fn answer<T>(
+    row: Reader<'_>,
+    read: fn(Reader<'_>, usize) -> Result<T, PostgresError>,
+) -> Result<Answer<T>, PostgresError> {
+    let revision = row.number(0)?;
+    Ok(match row.get::<Option<&str>>(1)? {
+        Some(_) => Answer::Known { row: read(row, 1)?, revision },
+        None => Answer::Unknown { revision },
+    })
 }
 
 /// Asks, and asks once more where the connection turns out to be dead.

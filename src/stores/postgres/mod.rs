@@ -27,6 +27,7 @@ mod keys;
 mod listener;
 mod lookup;
 pub mod migrate;
+mod news;
 mod pool;
 mod registry;
 mod rows;

@@ -11,9 +11,8 @@ use super::dial::{Dialer, Manager, Role};
 use super::error::{PostgresError, Verdict};
 use super::settings::{Bounds, Server};
 use super::vitals::{Counters, PoolVitals};
-use crate::telemetry::{Clock, Moment};
+use crate::telemetry::Clock;
 use bb8_postgres::bb8::{self, PooledConnection, QueueStrategy, RunError};
-use parking_lot::Mutex;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,8 +26,6 @@ use tokio_postgres::{Client, Error, Row};
 const TENDED_EVERY: Duration = Duration::from_millis(250);
 /// A connection that nobody used for so long is closed.
 const IDLE_FOR: Duration = Duration::from_secs(60);
-/// How often the log hears of errors.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Look-ups that may be under way or wait.
 const MOST_LOOK_UPS: u32 = 512;
 /// Questions for a quota that may be under way or wait; the last of them still has a chance.
@@ -69,7 +66,6 @@ impl Reason for PostgresError {
 pub(super) struct Pool {
     pub(super) at: Arc<str>,
     bounds: Bounds,
-    clock: Clock,
     dialer: Arc<Dialer>,
     /// Made by who first asks, on the reactor, since its work is to be done there.
     connections: OnceLock<bb8::Pool<Manager>>,
@@ -78,7 +74,6 @@ pub(super) struct Pool {
     look_ups: Gate,
     quotas: Gate,
     counters: Counters,
-    told_at: Mutex<Option<Moment>>,
 }
 
 impl Pool {
@@ -92,15 +87,13 @@ impl Pool {
         Self {
             at: Arc::clone(&server.at),
             bounds,
-            clock,
-            dialer: Arc::new(Dialer::new(server, role, bounds.connect)),
+            dialer: Arc::new(Dialer::new(server, role, bounds.connect, clock)),
             connections: OnceLock::new(),
             administration: Gate::new(FOR_ADMINISTRATION, u32::MAX),
             changes: Gate::new(FOR_CHANGES, u32::MAX),
             look_ups: Gate::new(look_ups, MOST_LOOK_UPS),
             quotas: Gate::new(FOR_QUOTAS, MOST_QUOTAS),
             counters: Counters::default(),
-            told_at: Mutex::new(None),
         }
     }
 
@@ -133,10 +126,18 @@ impl Pool {
             self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
             Err(PostgresError::Timeout { at: Arc::clone(&self.at), within: deadline }.into())
         });
-        if let Some(error) = result.as_ref().err().and_then(Reason::of_store) {
-            self.tell(error);
+        match result.as_ref().err().and_then(Reason::of_store) {
+            Some(error @ PostgresError::Unreadable { .. }) => self.finds_unreadable(error),
+            Some(error) => self.dialer.news.fails(error),
+            None => {}
         }
         result
+    }
+
+    /// Counts and tells that a row cannot be read.
+    pub(super) fn finds_unreadable(&self, error: &PostgresError) {
+        self.counters.count(error);
+        self.dialer.news.fails(error);
     }
 
     /// Waits for a connection.
@@ -228,16 +229,6 @@ impl Pool {
         }
     }
 
-    /// Logs an error, but not each of a thousand.
-    fn tell(&self, error: &PostgresError) {
-        let now = self.clock.now();
-        let mut told_at = self.told_at.lock();
-        if told_at.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
-            *told_at = Some(now);
-            log::error!(error:%; "PostgreSQL cannot be used");
-        }
-    }
-
     pub(super) fn stopped(&self) -> PostgresError {
         PostgresError::Stopped { at: Arc::clone(&self.at) }
     }
@@ -305,6 +296,9 @@ impl Work<'_> {
         self.connection.asks();
         let answer = question.await;
         self.connection.is_answered(marks);
+        if answer.is_ok() {
+            self.pool.dialer.news.works();
+        }
         answer.map_err(|error| {
             let error = PostgresError::of(&self.pool.at, &error);
             match error.verdict() {

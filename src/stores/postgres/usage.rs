@@ -126,9 +126,7 @@ impl UsageLog for Postgres {
         }
         sql.push_str(" ORDER BY day, consumer, class LIMIT $6");
         let rows = self.survey(sql, values).await.map_err(failed)?;
-        let at = &self.shared.primary.at;
-        let counts = rows.iter().map(|row| usage_count(Reader::new(at, row)));
-        counts.collect::<Result<_, _>>().map_err(failed)
+        self.each(&rows, usage_count).map_err(failed)
     }
 
     async fn heartbeat(&self, task: TaskId) -> Result<u32, UsageError> {
