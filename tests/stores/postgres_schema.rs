@@ -321,3 +321,20 @@ async fn a_write_that_nobody_would_be_told_of_is_refused() {
     assert!(message.contains("the table `revision` has no row"), "{message}");
     assert_eq!(shared().sql(&database, "SELECT count(*) FROM consumers"), "0");
 }
+
+#[tokio::test]
+async fn one_row_that_cannot_be_read_keeps_no_gateway_from_the_others() {
+    let (store, database) = fresh(Clock::system());
+    shared().sql(
+        &database,
+        "ALTER TABLE denials ALTER issuer DROP NOT NULL; \
+         INSERT INTO denials (issuer, jti, until, created_at) VALUES \
+         (NULL, 'one', 4000000000, 1), ('i', 'other', 4000000000, 1)",
+    );
+    let (loaded, _) = store.load_denials().await.unwrap();
+    let tokens: Vec<_> = loaded.into_iter().map(|denial| denial.tokens).collect();
+    assert_eq!(tokens, [DeniedTokens::Id("other".into())]);
+    assert_eq!(store.vitals().primary.errors, 1);
+    let message = store.denials(ALL).await.unwrap_err().to_string();
+    assert!(message.contains("`issuer` of the row `1` cannot be read"), "{message}");
+}
