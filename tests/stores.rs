@@ -168,6 +168,7 @@ macro_rules! store {
                     every_kind_of_write_stands_in_it_once,
                     it_comes_in_pages_from_the_newest_to_the_oldest,
                     no_secret_gets_into_it,
+                    what_a_document_says_and_said_stands_in_it,
                     what_was_refused_or_changed_nothing_is_not_in_it,
                 }
                 changes {
@@ -194,6 +195,7 @@ macro_rules! store {
                 registry {
                     a_consumer_is_found_by_its_name_and_its_id,
                     a_key_comes_back_as_it_was_issued,
+                    a_key_that_takes_over_begins_no_sooner,
                     a_revoked_key_stays_revoked,
                     a_rotated_key_lives_through_the_overlap,
                     all_copies_come_to_agree,

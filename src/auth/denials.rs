@@ -2,18 +2,29 @@
 //!
 //! A token is denied by its `jti`, or, with all others of its subject, by when it was issued. The list
 //! is held in memory as a whole by every gateway, so it is bounded, and an entry ends when the last
-//! token that it can name has ended.
+//! token that it can name has ended, leeway included.
 
 use super::denied::Outage;
 use super::identity::UnixTime;
 use super::registry::{Actor, Page, RegistryError};
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Entries that have not ended; more are refused when they are written.
 pub const MAX_DENIALS: usize = 100_000;
 /// The longest `jti` or subject that can be denied.
 pub const MAX_CLAIM: usize = 512;
+
+/// How long after its `until` an entry still counts: a token may live so long after its `exp`, which is
+/// the longest leeway that an issuer can have.
+pub const LEEWAY: Duration = Duration::from_secs(60);
+
+/// Entries whose `until` is at this time or before have no effect any more.
+#[must_use]
+pub fn ended_by(now: UnixTime) -> UnixTime {
+    UnixTime::from_secs(now.as_secs().saturating_sub(LEEWAY.as_secs()))
+}
 
 /// Which tokens are denied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +47,7 @@ pub struct NewDenial {
     pub issuer: String,
     /// Which of its tokens.
     pub tokens: DeniedTokens,
-    /// When the last of them has ended.
+    /// The `exp` of the last of them.
     pub until: UnixTime,
     /// For those who read the list.
     pub reason: Option<String>,
@@ -51,7 +62,7 @@ pub struct Denial {
     pub issuer: Arc<str>,
     /// Which of its tokens.
     pub tokens: DeniedTokens,
-    /// When the last of them has ended.
+    /// The `exp` of the last of them.
     pub until: UnixTime,
     /// For those who read the list.
     pub reason: Option<Arc<str>>,

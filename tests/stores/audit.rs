@@ -176,3 +176,19 @@ pub(super) async fn no_secret_gets_into_it<P: Place>() {
         assert!(!text.contains(member), "{text}");
     }
 }
+
+pub(super) async fn what_a_document_says_and_said_stands_in_it<P: Place>() {
+    let lab = Lab::<P>::new(Clock::manual());
+    let (one, other) = (json!({ "rate": "1/s" }), json!({ "rate": "2/s", "burst": 9 }));
+    for body in [&one, &other] {
+        lab.store.put_document(&me(), Plan, "gold", body).await.unwrap();
+    }
+    lab.store.remove_document(&me(), Plan, "gold").await.unwrap();
+    let details: Vec<_> = lab.audited().await.into_iter().map(|entry| entry.detail).collect();
+    let expected = [
+        json!({ "new": true, "body": one, "before": null }),
+        json!({ "new": false, "body": other, "before": one }),
+        json!({ "before": other }),
+    ];
+    assert_eq!(details, expected);
+}

@@ -17,9 +17,10 @@ pub(crate) struct Database {
 /// Deadlines that hold while forty tests share two cores.
 fn patient() -> Bounds {
     Bounds {
-        connections: 4,
+        connections: 6,
         replica_look_up: Duration::from_secs(10),
         primary_look_up: Duration::from_secs(10),
+        quotas: Duration::from_secs(10),
         changes: Duration::from_secs(10),
         administration: Duration::from_secs(30),
         connect: Duration::from_secs(10),

@@ -12,6 +12,7 @@ use datahub_gateway::auth::api_key::KeyId;
 use datahub_gateway::auth::changes::{ChangeFeed as _, Changes};
 use datahub_gateway::auth::directory::{Answer, Source as _};
 use datahub_gateway::auth::registry::Registry as _;
+use datahub_gateway::limits::usage::UsageLog as _;
 use datahub_gateway::stores::Postgres;
 use datahub_gateway::stores::postgres::Bounds;
 use datahub_gateway::telemetry::Clock;
@@ -362,5 +363,42 @@ async fn a_flood_of_look_ups_keeps_nobody_out() {
     }
     assert!(slowest < Duration::from_millis(700), "{slowest:?}");
     let vitals = store.vitals().primary;
-    assert!(vitals.connections <= 4 && vitals.waiting == 0, "{vitals:?}");
+    assert!(vitals.connections <= 6 && vitals.waiting == 0, "{vitals:?}");
+}
+
+#[tokio::test]
+async fn new_subjects_of_a_quota_keep_nobody_out_and_wait_for_nobody_long() {
+    let database = shared().database();
+    migrated(shared(), &database);
+    let bounds = Bounds { quotas: Duration::from_millis(100), ..patient() };
+    let store = std::sync::Arc::new(open(&shared().url(&database), None, bounds, Clock::system()));
+    until_written(&store, "alice").await;
+    let name = database.clone();
+    let lock = "BEGIN; LOCK TABLE quotas; SELECT pg_sleep(2); ROLLBACK";
+    let locked = std::thread::spawn(move || shared().sql(&name, lock));
+    let held = "SELECT count(*) FROM pg_locks WHERE relation = 'quotas'::regclass AND granted \
+                AND mode = 'AccessExclusiveLock'";
+    while shared().sql(&database, held) == "0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let flood: Vec<_> = (0..200)
+        .map(|subject| {
+            let store = std::sync::Arc::clone(&store);
+            tokio::spawn(async move {
+                let began = Instant::now();
+                assert!(store.quota_used("free", subject, 0).await.is_err());
+                began.elapsed()
+            })
+        })
+        .collect();
+    let written = until_written(&store, "bob").await;
+    assert!(written < Duration::from_secs(1), "{written:?}");
+    for one in flood {
+        let took = one.await.unwrap();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    let vitals = store.vitals().primary;
+    assert!(vitals.refused >= 200 - 32 && vitals.timeouts > 0, "{vitals:?}");
+    locked.join().unwrap();
+    assert_eq!(store.quota_used("free", 1, 0).await.unwrap(), 0);
 }

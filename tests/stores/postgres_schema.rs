@@ -293,3 +293,48 @@ async fn look_ups_beyond_the_limit_of_a_second_do_not_reach_it() {
     assert_eq!(store.vitals().throttled, 76);
     assert_eq!(store.vitals().primary.acquired, 124);
 }
+
+/// The checks of the tables let a text be missing inside of a list.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_counted_and_named_with_its_column() {
+    let (store, database) = fresh(Clock::system());
+    store.add_consumer(&me(), consumer("alice")).await.unwrap();
+    let id = store.issue_key(&me(), key("alice").1).await.unwrap().id;
+    shared().sql(&database, "UPDATE keys SET scopes = ARRAY[NULL]::text[]");
+    let looked_up = store.look_up_key(id, 0).await;
+    assert!(matches!(looked_up, Answer::Unavailable(Outage::Failed)), "{looked_up:?}");
+    assert_eq!(store.vitals().primary.errors, 1);
+    let one = store.key(id).await.unwrap_err();
+    let all = store.keys(None, ALL).await.unwrap_err();
+    for message in [one.to_string(), all.to_string()] {
+        assert!(message.contains(&format!("`scopes` of the row `{id}`")), "{message}");
+        assert!(message.contains("mend or remove that row"), "{message}");
+        assert!(!message.contains("try again"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_would_be_told_of_is_refused() {
+    let (store, database) = fresh(Clock::system());
+    shared().sql(&database, "DELETE FROM revision");
+    let message = store.add_consumer(&me(), consumer("alice")).await.unwrap_err().to_string();
+    assert!(message.contains("the table `revision` has no row"), "{message}");
+    assert_eq!(shared().sql(&database, "SELECT count(*) FROM consumers"), "0");
+}
+
+#[tokio::test]
+async fn one_row_that_cannot_be_read_keeps_no_gateway_from_the_others() {
+    let (store, database) = fresh(Clock::system());
+    shared().sql(
+        &database,
+        "ALTER TABLE denials ALTER issuer DROP NOT NULL; \
+         INSERT INTO denials (issuer, jti, until, created_at) VALUES \
+         (NULL, 'one', 4000000000, 1), ('i', 'other', 4000000000, 1)",
+    );
+    let (loaded, _) = store.load_denials().await.unwrap();
+    let tokens: Vec<_> = loaded.into_iter().map(|denial| denial.tokens).collect();
+    assert_eq!(tokens, [DeniedTokens::Id("other".into())]);
+    assert_eq!(store.vitals().primary.errors, 1);
+    let message = store.denials(ALL).await.unwrap_err().to_string();
+    assert!(message.contains("`issuer` of the row `1` cannot be read"), "{message}");
+}

@@ -183,6 +183,24 @@ pub(super) async fn a_rotated_key_lives_through_the_overlap<P: Place>() {
     assert_eq!(lab.store.keys(Some("alice"), ALL).await.unwrap().len(), 4);
 }
 
+pub(super) async fn a_key_that_takes_over_begins_no_sooner<P: Place>() {
+    let lab = Lab::<P>::new(Clock::manual());
+    lab.add("alice").await;
+    let begins = secs(lab.now() + 100);
+    let new = NewKey { not_before: begins, ..key("alice").1 };
+    let id = lab.store.issue_key(&me(), new).await.unwrap().id;
+    let rotation = || Rotation {
+        proof: key("alice").1.proof,
+        expires_at: None,
+        overlap: Duration::from_secs(600),
+    };
+    let (_, early) = lab.store.rotate_key(&me(), id, rotation()).await.unwrap();
+    assert_eq!(early.not_before, begins);
+    lab.clock.advance(Duration::from_secs(100));
+    let (_, late) = lab.store.rotate_key(&me(), id, rotation()).await.unwrap();
+    assert_eq!(late.not_before, None, "what has begun has begun");
+}
+
 pub(super) async fn a_revoked_key_stays_revoked<P: Place>() {
     let lab = Lab::<P>::new(Clock::manual());
     lab.add("alice").await;

@@ -7,7 +7,9 @@ use super::Embedded;
 use super::rows::{self, stored, unix_time};
 use super::transaction::{Deed, Failure};
 use crate::auth::changes::ChangeKind;
-use crate::auth::denials::{Denial, Denials, DeniedTokens, MAX_DENIALS, NewDenial, check_denial};
+use crate::auth::denials::{
+    Denial, Denials, DeniedTokens, MAX_DENIALS, NewDenial, check_denial, ended_by,
+};
 use crate::auth::registry::{Actor, Page, RegistryError};
 use crate::auth::{Outage, UnixTime};
 use async_trait::async_trait;
@@ -20,16 +22,16 @@ const DENIAL: &str = "id, issuer, jti, subject, issued_before, until, reason, cr
 #[async_trait]
 impl Denials for Embedded {
     async fn load_denials(&self) -> Result<(Vec<Denial>, u64), Outage> {
-        let now = UnixTime::now(&self.clock);
+        let ended = ended_by(UnixTime::now(&self.clock));
         self.load(move |tx| {
             let sql = format!("SELECT {DENIAL} FROM denials WHERE until > ?1 ORDER BY id");
-            tx.prepare(&sql)?.query_map([stored(now)], denial)?.collect()
+            tx.prepare(&sql)?.query_map([stored(ended)], denial)?.collect()
         })
         .await
     }
 
     async fn denials(&self, page: Page<'_>) -> Result<Vec<Denial>, RegistryError> {
-        let now = UnixTime::now(&self.clock);
+        let ended = ended_by(UnixTime::now(&self.clock));
         let after = page.after.map_or(0, |id| number(id).unwrap_or(i64::MAX));
         let limit = rows::count(page.limit);
         self.read(move |tx| {
@@ -37,7 +39,7 @@ impl Denials for Embedded {
                 "SELECT {DENIAL} FROM denials WHERE id > ?1 AND until > ?2 ORDER BY id LIMIT ?3"
             );
             let mut statement = tx.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![after, stored(now), limit], denial)?;
+            let rows = statement.query_map(params![after, stored(ended), limit], denial)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
@@ -73,7 +75,7 @@ impl Denials for Embedded {
         self.write(by, move |tx, now| {
             let sql =
                 format!("DELETE FROM denials WHERE id = ?1 AND until > ?2 RETURNING {DENIAL}");
-            let parameters = params![number(&id).unwrap_or_default(), stored(now)];
+            let parameters = params![number(&id).unwrap_or_default(), stored(ended_by(now))];
             let removed = tx.query_row(&sql, parameters, denial).optional()?;
             let removed = removed.ok_or(RegistryError::UnknownDenial(id))?;
             let deed = deed("token.allow", &removed);
@@ -113,13 +115,14 @@ fn forget_ended(tx: &Transaction<'_>, now: UnixTime) -> rusqlite::Result<()> {
         "DELETE FROM denials WHERE id IN \
          (SELECT id FROM denials WHERE until <= ?1 ORDER BY until LIMIT 16)",
     )?
-    .execute([stored(now)])?;
+    .execute([stored(ended_by(now))])?;
     Ok(())
 }
 
 fn refuse_too_many(tx: &Transaction<'_>, now: UnixTime) -> Result<(), Failure> {
     let sql = "SELECT count(*) FROM denials WHERE until > ?1";
-    let there: i64 = tx.prepare_cached(sql)?.query_row([stored(now)], |row| row.get(0))?;
+    let there: i64 =
+        tx.prepare_cached(sql)?.query_row([stored(ended_by(now))], |row| row.get(0))?;
     if there < rows::count(MAX_DENIALS) {
         return Ok(());
     }

@@ -59,9 +59,8 @@ impl Documents for Embedded {
         let (name, body) = (name.to_owned(), body.clone());
         self.write(by, move |tx, now| {
             let before = find(tx, kind, &name)?;
-            let is_new = before.is_none();
-            match before {
-                Some(same) if same.body == body => return Ok((same, None)),
+            match &before {
+                Some(same) if same.body == body => return Ok((same.clone(), None)),
                 None => refuse_too_many(tx, kind)?,
                 Some(_) => {}
             }
@@ -75,7 +74,12 @@ impl Documents for Embedded {
                 DocumentKind::Policy => "policy.put",
             };
             let written = known(tx, kind, &name)?;
-            let deed = deed(action, &written, json!({ "new": is_new }));
+            let detail = json!({
+                "new": before.is_none(),
+                "body": body,
+                "before": before.map(|before| before.body),
+            });
+            let deed = deed(action, &written, detail);
             Ok((written, Some(deed)))
         })
         .await
@@ -98,7 +102,7 @@ impl Documents for Embedded {
                 DocumentKind::Plan => "plan.remove",
                 DocumentKind::Policy => "policy.remove",
             };
-            let deed = deed(action, &old, json!({}));
+            let deed = deed(action, &old, json!({ "before": &old.body }));
             Ok((old, Some(deed)))
         })
         .await

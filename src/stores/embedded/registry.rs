@@ -221,7 +221,7 @@ impl Registry for Embedded {
             if !old.is_live(now) {
                 return Err(RegistryError::NotLive(id).into());
             }
-            let new = successor(&old, &rotation);
+            let new = successor(&old, &rotation, now);
             check_key(&new, now)?;
             insert_key(tx, &new, now)?;
             let end = now.after(rotation.overlap);
@@ -279,15 +279,15 @@ fn describe(key: &KeyInfo) -> Value {
     })
 }
 
-/// The new key of a rotation: as the old one, but for proof and end.
-fn successor(old: &KeyInfo, rotation: &Rotation) -> NewKey {
+/// The new key of a rotation: as the old one, but for proof and end; it works no sooner.
+fn successor(old: &KeyInfo, rotation: &Rotation, now: UnixTime) -> NewKey {
     NewKey {
         proof: rotation.proof,
         consumer: old.consumer.to_string(),
         name: old.name.as_deref().map(str::to_owned),
         plan: old.plan.as_deref().map(str::to_owned),
         scopes: old.scopes.iter().map(ToString::to_string).collect(),
-        not_before: None,
+        not_before: old.not_before.filter(|begin| *begin > now),
         expires_at: rotation.expires_at,
     }
 }

@@ -19,8 +19,7 @@ impl Audit for Postgres {
                    ORDER BY id DESC LIMIT $2";
         let rows = self.survey(sql.to_owned(), vec![Box::new(before), Box::new(count(limit))]);
         let entries = rows.await?;
-        let at = &self.shared.primary.at;
-        Ok(entries.iter().map(|row| entry(Reader::new(at, row))).collect::<Result<_, _>>()?)
+        Ok(self.each(&entries, entry)?)
     }
 }
 

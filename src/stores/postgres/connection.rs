@@ -79,6 +79,7 @@ pub(super) struct Connection {
     spent: AtomicBool,
     pub(super) key: OnceCell<Statement>,
     pub(super) consumer: OnceCell<Statement>,
+    pub(super) quota: OnceCell<Statement>,
 }
 
 impl Connection {
@@ -94,6 +95,7 @@ impl Connection {
             spent: AtomicBool::new(false),
             key: OnceCell::new(),
             consumer: OnceCell::new(),
+            quota: OnceCell::new(),
         }
     }
 

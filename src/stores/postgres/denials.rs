@@ -9,7 +9,9 @@ use super::pool::Work;
 use super::rows::{Reader, count, stored, unsigned};
 use super::write::{Deed, Failure, Job};
 use crate::auth::changes::ChangeKind;
-use crate::auth::denials::{Denial, Denials, DeniedTokens, MAX_DENIALS, NewDenial, check_denial};
+use crate::auth::denials::{
+    Denial, Denials, DeniedTokens, MAX_DENIALS, NewDenial, check_denial, ended_by,
+};
 use crate::auth::registry::{Actor, Page, RegistryError};
 use crate::auth::{Outage, UnixTime};
 use async_trait::async_trait;
@@ -22,25 +24,24 @@ const DENIAL: &str =
 #[async_trait]
 impl Denials for Postgres {
     async fn load_denials(&self) -> Result<(Vec<Denial>, u64), Outage> {
-        let now = stored(UnixTime::now(&self.shared.clock));
+        let ended = stored(ended_by(UnixTime::now(&self.shared.clock)));
         let sql = format!(
             "SELECT r.n, d.id IS NOT NULL, {DENIAL} \
              FROM revision r LEFT JOIN denials d ON d.until > $1 ORDER BY d.id"
         );
-        self.load(sql, vec![Box::new(now)], |row| denial(row, 2)).await
+        self.load(sql, vec![Box::new(ended)], |row| denial(row, 2)).await
     }
 
     async fn denials(&self, page: Page<'_>) -> Result<Vec<Denial>, RegistryError> {
-        let now = stored(UnixTime::now(&self.shared.clock));
+        let ended = stored(ended_by(UnixTime::now(&self.shared.clock)));
         let after = page.after.map_or(0, |id| number(id).unwrap_or(i64::MAX));
         let sql = format!(
             "SELECT {DENIAL} FROM denials d WHERE d.id > $1 AND d.until > $2 ORDER BY d.id LIMIT $3"
         );
         let values =
-            vec![Box::new(after) as _, Box::new(now) as _, Box::new(count(page.limit)) as _];
+            vec![Box::new(after) as _, Box::new(ended) as _, Box::new(count(page.limit)) as _];
         let rows = self.survey(sql, values).await?;
-        let at = &self.shared.primary.at;
-        Ok(rows.iter().map(|row| denial(Reader::new(at, row), 0)).collect::<Result<_, _>>()?)
+        Ok(self.each(&rows, |row| denial(row, 0))?)
     }
 
     async fn deny(&self, by: &Actor, new: NewDenial) -> Result<Denial, RegistryError> {
@@ -94,7 +95,8 @@ impl Job for Allow {
         let Self(id) = self;
         let sql =
             format!("DELETE FROM denials d WHERE d.id = $1 AND d.until > $2 RETURNING {DENIAL}");
-        let rows = work.rows(&sql, &[&number(id).unwrap_or_default(), &stored(now)]).await?;
+        let rows =
+            work.rows(&sql, &[&number(id).unwrap_or_default(), &stored(ended_by(now))]).await?;
         let row = rows.first().ok_or_else(|| RegistryError::UnknownDenial(id.clone()))?;
         let removed = denial(Reader::new(work.at(), row), 0)?;
         let deed = deed("token.allow", &removed);
@@ -130,12 +132,12 @@ fn describe(denial: &Denial) -> Value {
 async fn forget_ended(work: &Work<'_>, now: UnixTime) -> Result<(), PostgresError> {
     let sql = "DELETE FROM denials WHERE id IN \
                (SELECT id FROM denials WHERE until <= $1 ORDER BY until LIMIT 16)";
-    work.change(sql, &[&stored(now)]).await.map(drop)
+    work.change(sql, &[&stored(ended_by(now))]).await.map(drop)
 }
 
 async fn refuse_too_many(work: &Work<'_>, now: UnixTime) -> Result<(), Failure> {
     let sql = "SELECT count(*) FROM denials WHERE until > $1";
-    let row = work.row(sql, &[&stored(now)]).await?;
+    let row = work.row(sql, &[&stored(ended_by(now))]).await?;
     if unsigned(Reader::new(work.at(), &row).get(0)?) < unsigned(count(MAX_DENIALS)) {
         return Ok(());
     }

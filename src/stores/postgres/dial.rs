@@ -11,7 +11,9 @@
 
 use super::connection::{Connection, Marks};
 use super::error::PostgresError;
+use super::news::News;
 use super::settings::Server;
+use crate::telemetry::Clock;
 use bb8_postgres::PostgresConnectionManager;
 use bb8_postgres::bb8::ManageConnection;
 use std::sync::Arc;
@@ -62,10 +64,11 @@ pub(super) struct Dialer {
     /// The last failure, for those who wait for a connection.
     failure: watch::Sender<Option<PostgresError>>,
     failures: AtomicU64,
+    pub(super) news: News,
 }
 
 impl Dialer {
-    pub(super) fn new(server: &Server, role: Role, within: Duration) -> Self {
+    pub(super) fn new(server: &Server, role: Role, within: Duration, clock: Clock) -> Self {
         let manager = |host: &tokio_postgres::Config| {
             Arc::new(PostgresConnectionManager::new(host.clone(), server.tls.clone()))
         };
@@ -78,6 +81,7 @@ impl Dialer {
             turn: Mutex::new(()),
             failure: watch::Sender::new(None),
             failures: AtomicU64::new(0),
+            news: News::new(&server.at, role, clock),
         }
     }
 
@@ -153,10 +157,15 @@ impl Dialer {
 
     async fn attempt(&self) -> Result<Connection, PostgresError> {
         let dialed = self.dial().await;
-        if let Err(error) = &dialed {
-            self.marks.note_trouble();
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            self.failure.send_replace(Some(error.clone()));
+        match &dialed {
+            Ok(_) => self.news.works(),
+            Err(error) => {
+                self.marks.note_trouble();
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                // Nobody may ask for long, and then it is not to come as a surprise.
+                self.news.fails(error);
+                self.failure.send_replace(Some(error.clone()));
+            }
         }
         dialed
     }

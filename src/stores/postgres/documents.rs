@@ -34,8 +34,7 @@ impl Documents for Postgres {
         );
         let values = vec![Box::new(kind.as_str()) as _, Box::new(after) as _, Box::new(limit) as _];
         let rows = self.survey(sql, values).await?;
-        let at = &self.shared.primary.at;
-        Ok(rows.iter().map(|row| document(Reader::new(at, row), 0)).collect::<Result<_, _>>()?)
+        Ok(self.each(&rows, |row| document(row, 0))?)
     }
 
     async fn document(&self, kind: DocumentKind, name: &str) -> Result<Document, RegistryError> {
@@ -86,9 +85,8 @@ impl Job for Put {
     ) -> Result<(Document, Option<Deed>), Failure> {
         let Self { kind, name, body } = self;
         let before = find(work, *kind, name).await?;
-        let is_new = before.is_none();
-        match before {
-            Some(same) if same.body == *body => return Ok((same, None)),
+        match &before {
+            Some(same) if same.body == *body => return Ok((same.clone(), None)),
             None => refuse_too_many(work, *kind).await?,
             Some(_) => {}
         }
@@ -104,7 +102,12 @@ impl Job for Put {
             DocumentKind::Plan => "plan.put",
             DocumentKind::Policy => "policy.put",
         };
-        let deed = deed(action, &written, json!({ "new": is_new }));
+        let detail = json!({
+            "new": before.is_none(),
+            "body": body,
+            "before": before.map(|before| before.body),
+        });
+        let deed = deed(action, &written, detail);
         Ok((written, Some(deed)))
     }
 }
@@ -132,7 +135,7 @@ impl Job for Remove {
             DocumentKind::Plan => "plan.remove",
             DocumentKind::Policy => "policy.remove",
         };
-        let deed = deed(action, &old, json!({}));
+        let deed = deed(action, &old, json!({ "before": &old.body }));
         Ok((old, Some(deed)))
     }
 }

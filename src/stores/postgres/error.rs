@@ -205,6 +205,17 @@ pub enum PostgresError {
         /// In the system's words.
         detail: String,
     },
+    /// A row that no gateway writes, or none where there must be one.
+    #[error(
+        "the database `{at}` holds what no gateway wrote ({detail}); mend or remove that row, or \
+         restore a backup"
+    )]
+    Unreadable {
+        /// Where.
+        at: Arc<str>,
+        /// Which row and column, and why; never the value.
+        detail: String,
+    },
     /// The connection broke while a change was made final.
     #[error(
         "PostgreSQL at `{at}` went away ({detail}) and whether the change was made is not known: look, \
@@ -311,6 +322,20 @@ impl PostgresError {
         matches!(self, Self::Conflict { .. } | Self::Lost { .. } | Self::ReadOnly { .. })
     }
 
+    /// Whether the server as a whole cannot be used, and not only what it was asked for.
+    pub(super) const fn is_of_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Crowded { .. }
+                | Self::Denied { .. }
+                | Self::Lost { .. }
+                | Self::ReadOnly { .. }
+                | Self::Timeout { .. }
+                | Self::Tls { .. }
+                | Self::Unreachable { .. }
+        )
+    }
+
     /// The SQLSTATE, where none of ours fits.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
@@ -330,7 +355,7 @@ impl PostgresError {
 
     /// A row that does not hold what it should.
     pub(super) fn odd_row(at: &Arc<str>, detail: String) -> Self {
-        Self::Failed { at: Arc::clone(at), code: None, detail }
+        Self::Unreadable { at: Arc::clone(at), detail }
     }
 }
 

@@ -55,22 +55,29 @@ impl Postgres {
             if !budget.spend() {
                 return Err(PostgresError::Throttled { at: Arc::clone(&pool.at) });
             }
-            let (admitted, asked) = (pool.admit()?, Arc::clone(pool));
+            let (admitted, asked) = (pool.admit(Lane::LookUps)?, Arc::clone(pool));
             let row = self.reactor.run(async move {
                 let row = asked.within(deadline, ask(&asked, &question)).await;
                 drop(admitted);
                 row
             });
             let row = row.await.unwrap_or_else(|| Err(pool.stopped()))?;
-            let row = Reader::new(&pool.at, &row);
-            let revision = row.number(0)?;
-            Ok(match row.get::<Option<&str>>(1)? {
-                Some(_) => Answer::Known { row: read(row, 1)?, revision },
-                None => Answer::Unknown { revision },
-            })
+            let answer = answer(Reader::new(&pool.at, &row), read);
+            answer.inspect_err(|error| pool.finds_unreadable(error))
         };
         answer.await.unwrap_or_else(|error| Answer::Unavailable(error.outage()))
     }
+}
+
+fn answer<T>(
+    row: Reader<'_>,
+    read: fn(Reader<'_>, usize) -> Result<T, PostgresError>,
+) -> Result<Answer<T>, PostgresError> {
+    let revision = row.number(0)?;
+    Ok(match row.get::<Option<&str>>(1)? {
+        Some(_) => Answer::Known { row: read(row, 1)?, revision },
+        None => Answer::Unknown { revision },
+    })
 }
 
 /// Asks, and asks once more where the connection turns out to be dead.
@@ -96,7 +103,7 @@ async fn ask_once(pool: &Pool, question: &Question) -> Result<Row, PostgresError
 }
 
 /// The statement, prepared once for each connection.
-async fn prepare<'w>(
+pub(super) async fn prepare<'w>(
     work: &'w Work<'_>,
     prepared: &'w OnceCell<Statement>,
     sql: fn() -> String,

@@ -27,6 +27,7 @@ mod keys;
 mod listener;
 mod lookup;
 pub mod migrate;
+mod news;
 mod pool;
 mod registry;
 mod rows;
@@ -64,6 +65,8 @@ struct Shared {
     primary: Arc<Pool>,
     replica: Option<Arc<Pool>>,
     budget: Budget,
+    /// As much again for quotas, so that new subjects keep out no key.
+    quota_budget: Budget,
     epoch: feed::Epoch,
     /// Where the primary is, for the listener.
     server: Server,
@@ -88,6 +91,7 @@ impl Postgres {
             primary: pool(&primary, Role::Primary),
             replica: replica.as_ref().map(|replica| pool(replica, Role::Replica)),
             budget: Budget::new(bounds.look_ups_per_second, clock.clone()),
+            quota_budget: Budget::new(bounds.look_ups_per_second, clock.clone()),
             epoch: feed::Epoch::default(),
             server: primary,
             stir: Arc::default(),
@@ -117,7 +121,7 @@ impl Postgres {
         Vitals {
             primary: self.shared.primary.vitals(),
             replica: self.shared.replica.as_ref().map(|replica| replica.vitals()),
-            throttled: self.shared.budget.refused(),
+            throttled: self.shared.budget.refused() + self.shared.quota_budget.refused(),
         }
     }
 

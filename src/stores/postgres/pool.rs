@@ -1,18 +1,18 @@
 //! Connections to one server, shared by those who ask it.
 //!
 //! Who asks comes in by a lane, and the lanes have connections of their own: a flood of look-ups keeps
-//! out neither the question for changes nor an operator, and a slow operation keeps out no look-up.
+//! out neither the question for changes nor an operator, a slow operation keeps out no look-up, and a
+//! flood of new subjects of a quota keeps out nobody but its like.
 //!
 //! Must stay true: whoever waits here waits inside [`Pool::within`], so with a deadline; only so many
-//! look-ups wait.
+//! questions of requests wait.
 
 use super::dial::{Dialer, Manager, Role};
 use super::error::{PostgresError, Verdict};
 use super::settings::{Bounds, Server};
 use super::vitals::{Counters, PoolVitals};
-use crate::telemetry::{Clock, Moment};
+use crate::telemetry::Clock;
 use bb8_postgres::bb8::{self, PooledConnection, QueueStrategy, RunError};
-use parking_lot::Mutex;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,20 +26,28 @@ use tokio_postgres::{Client, Error, Row};
 const TENDED_EVERY: Duration = Duration::from_millis(250);
 /// A connection that nobody used for so long is closed.
 const IDLE_FOR: Duration = Duration::from_secs(60);
-/// How often the log hears of errors.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Look-ups that may be under way or wait.
 const MOST_LOOK_UPS: u32 = 512;
-/// Connections of the other lanes.
-const FOR_CHANGES: u32 = 1;
+/// Questions for a quota that may be under way or wait; the last of them still has a chance.
+const MOST_QUOTAS: u32 = 32;
+/// Connections of the other lanes. What has changed may take one while the question for more has one.
+const FOR_CHANGES: u32 = 2;
 const FOR_ADMINISTRATION: u32 = 2;
+const FOR_QUOTAS: u32 = 1;
+/// The fewest connections with which nobody keeps the others out.
+pub(super) const FEWEST: u32 = FOR_CHANGES + FOR_ADMINISTRATION + FOR_QUOTAS + 1;
 
 /// What a question is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
+    /// For operators, and usage that is written down.
     Administration,
+    /// For what has changed: asking for it, and loading it.
     Changes,
+    /// For keys and consumers of requests.
     LookUps,
+    /// For what was used of a quota, which a request asks too.
+    Quotas,
 }
 
 /// Why something was not done.
@@ -58,45 +66,50 @@ impl Reason for PostgresError {
 pub(super) struct Pool {
     pub(super) at: Arc<str>,
     bounds: Bounds,
-    clock: Clock,
     dialer: Arc<Dialer>,
     /// Made by who first asks, on the reactor, since its work is to be done there.
     connections: OnceLock<bb8::Pool<Manager>>,
-    look_ups: Semaphore,
-    changes: Semaphore,
-    administration: Semaphore,
-    under_way: AtomicU32,
+    administration: Gate,
+    changes: Gate,
+    look_ups: Gate,
+    quotas: Gate,
     counters: Counters,
-    told_at: Mutex<Option<Moment>>,
 }
 
 impl Pool {
     /// The connections to `server`; none is made yet.
     pub(super) fn new(server: &Server, role: Role, bounds: Bounds, clock: Clock) -> Self {
         let reserved = match role {
-            Role::Primary => FOR_CHANGES + FOR_ADMINISTRATION,
+            Role::Primary => FEWEST - 1,
             Role::Replica => 0,
         };
-        let permits = |number: u32| Semaphore::new(usize::try_from(number).unwrap_or(1));
+        let look_ups = bounds.connections.saturating_sub(reserved).max(1);
         Self {
             at: Arc::clone(&server.at),
             bounds,
-            clock,
-            dialer: Arc::new(Dialer::new(server, role, bounds.connect)),
+            dialer: Arc::new(Dialer::new(server, role, bounds.connect, clock)),
             connections: OnceLock::new(),
-            look_ups: permits(bounds.connections.saturating_sub(reserved).max(1)),
-            changes: permits(FOR_CHANGES),
-            administration: permits(FOR_ADMINISTRATION),
-            under_way: AtomicU32::new(0),
+            administration: Gate::new(FOR_ADMINISTRATION, u32::MAX),
+            changes: Gate::new(FOR_CHANGES, u32::MAX),
+            look_ups: Gate::new(look_ups, MOST_LOOK_UPS),
+            quotas: Gate::new(FOR_QUOTAS, MOST_QUOTAS),
             counters: Counters::default(),
-            told_at: Mutex::new(None),
         }
     }
 
-    /// Lets a look-up in, if not too many are.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Admitted, PostgresError> {
-        let admitted = Admitted(Arc::clone(self));
-        if self.under_way.fetch_add(1, Ordering::Relaxed) < MOST_LOOK_UPS {
+    fn gate(&self, lane: Lane) -> &Gate {
+        match lane {
+            Lane::Administration => &self.administration,
+            Lane::Changes => &self.changes,
+            Lane::LookUps => &self.look_ups,
+            Lane::Quotas => &self.quotas,
+        }
+    }
+
+    /// Lets a request's question in, if not too many are.
+    pub(super) fn admit(self: &Arc<Self>, lane: Lane) -> Result<Admitted, PostgresError> {
+        let (gate, admitted) = (self.gate(lane), Admitted(Arc::clone(self), lane));
+        if gate.inside.fetch_add(1, Ordering::Relaxed) < gate.most {
             return Ok(admitted);
         }
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -113,25 +126,40 @@ impl Pool {
             self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
             Err(PostgresError::Timeout { at: Arc::clone(&self.at), within: deadline }.into())
         });
-        if let Some(error) = result.as_ref().err().and_then(Reason::of_store) {
-            self.tell(error);
+        match result.as_ref().err().and_then(Reason::of_store) {
+            Some(error @ PostgresError::Unreadable { .. }) => self.finds_unreadable(error),
+            Some(error) => self.dialer.news.fails(error),
+            None => {}
         }
         result
     }
 
+    /// Counts and tells that a row cannot be read.
+    pub(super) fn finds_unreadable(&self, error: &PostgresError) {
+        self.counters.count(error);
+        self.dialer.news.fails(error);
+    }
+
     /// Waits for a connection.
     pub(super) async fn take(&self, lane: Lane) -> Result<Work<'_>, PostgresError> {
-        let lane = match lane {
-            Lane::Administration => &self.administration,
-            Lane::Changes => &self.changes,
-            Lane::LookUps => &self.look_ups,
-        };
         let waiting = self.counters.wait();
-        let permit = lane.acquire().await.map_err(|_| self.stopped())?;
+        let permit = self.gate(lane).permits.acquire().await.map_err(|_| self.stopped())?;
         let connection = self.connection().await?;
         drop(waiting);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(Work { pool: self, connection, _permit: permit })
+    }
+
+    /// Waits for a connection, but not beyond `deadline`. That others are before is no fault of the server.
+    pub(super) async fn turn(
+        &self,
+        lane: Lane,
+        deadline: Duration,
+    ) -> Result<Work<'_>, PostgresError> {
+        tokio::time::timeout(deadline, self.take(lane)).await.unwrap_or_else(|_| {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            Err(PostgresError::Busy { at: Arc::clone(&self.at) })
+        })
     }
 
     async fn connection(&self) -> Result<PooledConnection<'_, Manager>, PostgresError> {
@@ -201,16 +229,6 @@ impl Pool {
         }
     }
 
-    /// Logs an error, but not each of a thousand.
-    fn tell(&self, error: &PostgresError) {
-        let now = self.clock.now();
-        let mut told_at = self.told_at.lock();
-        if told_at.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
-            *told_at = Some(now);
-            log::error!(error:%; "PostgreSQL cannot be used");
-        }
-    }
-
     pub(super) fn stopped(&self) -> PostgresError {
         PostgresError::Stopped { at: Arc::clone(&self.at) }
     }
@@ -222,13 +240,28 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A look-up that was let in.
+/// Who may have a connection of a lane.
+struct Gate {
+    permits: Semaphore,
+    /// Those of requests that are under way or wait.
+    inside: AtomicU32,
+    most: u32,
+}
+
+impl Gate {
+    fn new(connections: u32, most: u32) -> Self {
+        let permits = Semaphore::new(usize::try_from(connections).unwrap_or(1));
+        Self { permits, inside: AtomicU32::new(0), most }
+    }
+}
+
+/// A request's question that was let in.
 #[derive(Debug)]
-pub(super) struct Admitted(Arc<Pool>);
+pub(super) struct Admitted(Arc<Pool>, Lane);
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.gate(self.1).inside.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -263,6 +296,9 @@ impl Work<'_> {
         self.connection.asks();
         let answer = question.await;
         self.connection.is_answered(marks);
+        if answer.is_ok() {
+            self.pool.dialer.news.works();
+        }
         answer.map_err(|error| {
             let error = PostgresError::of(&self.pool.at, &error);
             match error.verdict() {

@@ -2,27 +2,16 @@
 
 use super::Postgres;
 use super::consumers::{self, Add, Change, Setting};
-use super::error::PostgresError;
 use super::keys::{self, Issue, Revoke, Rotate};
-use super::rows::{self, Reader, askable, bounds};
+use super::rows::{self, askable, bounds};
 use crate::auth::api_key::KeyId;
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
     check_name, check_policies, check_username,
 };
 use async_trait::async_trait;
-use tokio_postgres::Row;
 
 impl Postgres {
-    fn each<T>(
-        &self,
-        rows: &[Row],
-        read: fn(Reader<'_>) -> Result<T, PostgresError>,
-    ) -> Result<Vec<T>, RegistryError> {
-        let at = &self.shared.primary.at;
-        Ok(rows.iter().map(|row| read(Reader::new(at, row))).collect::<Result<_, _>>()?)
-    }
-
     async fn change(
         &self,
         by: &Actor,
@@ -63,7 +52,7 @@ impl Registry for Postgres {
             rows::CONSUMER
         );
         let found = self.survey(sql, vec![Box::new(after), Box::new(limit)]).await?;
-        self.each(&found, rows::consumer_info)
+        Ok(self.each(&found, rows::consumer_info)?)
     }
 
     async fn set_enabled(
@@ -130,7 +119,7 @@ impl Registry for Postgres {
             sql.push_str(" AND k.consumer = $3");
         }
         sql.push_str(" ORDER BY k.id LIMIT $2");
-        self.each(&self.survey(sql, values).await?, rows::key_info)
+        Ok(self.each(&self.survey(sql, values).await?, rows::key_info)?)
     }
 
     async fn rotate_key(

@@ -5,6 +5,7 @@ use crate::auth::api_key::{KeyDigest, KeyId, PepperVersion};
 use crate::auth::directory::KeyRecord;
 use crate::auth::registry::{ConsumerInfo, KeyInfo, Page};
 use crate::auth::{Consumer, UnixTime};
+use std::error::Error as _;
 use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -35,7 +36,10 @@ impl<'r> Reader<'r> {
 
     /// The value of a column.
     pub(super) fn get<T: FromSql<'r>>(self, column: usize) -> Result<T, PostgresError> {
-        self.row.try_get(column).map_err(|error| PostgresError::of(self.at, &error))
+        self.row.try_get(column).map_err(|error| {
+            let cause = error.source().map(ToString::to_string);
+            self.unreadable(column, &cause.unwrap_or_else(|| "it has another type".to_owned()))
+        })
     }
 
     pub(super) fn text(self, column: usize) -> Result<Arc<str>, PostgresError> {
@@ -80,8 +84,22 @@ impl<'r> Reader<'r> {
 
     /// A value that cannot stand there; it is not shown.
     pub(super) fn odd(self, column: usize) -> PostgresError {
+        self.unreadable(column, "it has a value that cannot be")
+    }
+
+    fn unreadable(self, column: usize, problem: &str) -> PostgresError {
         let name = self.row.columns().get(column).map_or("?", |column| column.name());
-        PostgresError::odd_row(self.at, format!("a row has a value in `{name}` that cannot be"))
+        let row = self.name().map_or_else(|| "a row".to_owned(), |row| format!("the row `{row}`"));
+        PostgresError::odd_row(self.at, format!("`{name}` of {row} cannot be read: {problem}"))
+    }
+
+    /// What the row is called: by the last of its ids, since a key stands behind its consumer.
+    fn name(self) -> Option<String> {
+        let columns = self.row.columns();
+        let named = |name: &str| columns.iter().rposition(|column| column.name() == name);
+        let column = named("id").or_else(|| named("name"))?;
+        let number = || self.row.try_get(column).ok().map(|number: i64| number.to_string());
+        self.row.try_get(column).ok().or_else(number)
     }
 }
 

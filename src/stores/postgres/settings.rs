@@ -7,8 +7,10 @@
 //!
 //! Must stay true: neither an error nor `Debug` shows a password or a part of one.
 
+use super::pool::FEWEST;
 use super::trust;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +18,13 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The fewest connections with which nobody keeps the others out.
-const FEWEST: u32 = 4;
 /// More than any server gives to one client.
 const MOST: u32 = 1000;
 
 /// How much of PostgreSQL is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Connections to each of primary and replica, 4 to 1000.
+    /// Connections to each of primary and replica, 6 to 1000.
     pub connections: u32,
     /// Look-ups in a second, those of all copies together.
     pub look_ups_per_second: u32,
@@ -34,9 +34,11 @@ pub struct Bounds {
     pub replica_look_up: Duration,
     /// For a look-up on the primary.
     pub primary_look_up: Duration,
+    /// For a request's question what was used of a quota: for its turn, and then for the answer.
+    pub quotas: Duration,
     /// For a question what has changed.
     pub changes: Duration,
-    /// For anything an operator does, and for usage.
+    /// For anything an operator does, for usage, and for loading what has changed.
     pub administration: Duration,
     /// A connection is replaced after this, so that a change of addresses is followed.
     pub oldest: Duration,
@@ -50,6 +52,7 @@ impl Default for Bounds {
             connect: Duration::from_millis(800),
             replica_look_up: Duration::from_millis(40),
             primary_look_up: Duration::from_millis(45),
+            quotas: Duration::from_millis(20),
             changes: Duration::from_secs(1),
             administration: Duration::from_secs(5),
             oldest: Duration::from_secs(300),
@@ -111,7 +114,7 @@ fn check(bounds: Bounds) -> Result<(), InvalidSettings> {
         Err(InvalidSettings { what: "the use of PostgreSQL", problem: problem.to_owned(), help })
     };
     if !(FEWEST..=MOST).contains(&bounds.connections) {
-        return refused("has too few or too many connections", "give 4 to 1000");
+        return refused("has too few or too many connections", "give 6 to 1000");
     }
     if bounds.look_ups_per_second == 0 {
         return refused("allows no look-ups", "give how many a second may bring at most");
@@ -120,6 +123,7 @@ fn check(bounds: Bounds) -> Result<(), InvalidSettings> {
         bounds.connect,
         bounds.replica_look_up,
         bounds.primary_look_up,
+        bounds.quotas,
         bounds.changes,
         bounds.administration,
         bounds.oldest,
@@ -182,7 +186,7 @@ impl Server {
         let private = root.is_some() || ca.is_some();
         let mode = match mode {
             Some(mode) => mode,
-            None if !private && parsed.get_hosts().iter().all(is_local) => Mode::Disable,
+            None if !private && is_local(&parsed) => Mode::Disable,
             None => Mode::Require,
         };
         let tls = match (mode, root) {
@@ -200,16 +204,16 @@ impl Server {
 
 /// Takes `sslmode` and `sslrootcert` out of a URL.
 fn take_tls(url: &str) -> Result<(String, Option<Mode>, Option<PathBuf>), String> {
-    // A `?` before the last `@` is a part of the password.
-    let authority = url.find('@').unwrap_or_default();
-    let query = url.get(authority..).and_then(|rest| rest.find('?')).map(|at| authority + at);
-    let Some((base, query)) = query.and_then(|at| Some((url.get(..at)?, url.get(at + 1..)?)))
-    else {
+    let Some((base, query)) = split_query(url)? else {
         return Ok((url.to_owned(), None, None));
     };
     let (mut mode, mut root, mut rest) = (None, None, Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
+            // It could be any of them, and the parser would see another than is seen here.
+            Some((name, _)) if name.contains('%') => {
+                return Err("has a `%` in the name of an option".to_owned());
+            }
             Some(("sslmode", "disable")) => mode = Some(Mode::Disable),
             Some(("sslmode", "prefer" | "allow")) => mode = Some(Mode::Prefer),
             Some(("sslmode", "require" | "verify-ca" | "verify-full")) => {
@@ -226,6 +230,24 @@ fn take_tls(url: &str) -> Result<(String, Option<Mode>, Option<PathBuf>), String
     }
     let rest = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
     Ok((rest, mode, root))
+}
+
+/// A URL up to its options, and the options. The parser takes what stands before the first `@` for user
+/// and password wherever that is, so none may stand in an option.
+fn split_query(url: &str) -> Result<Option<(&str, &str)>, String> {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(start..).unwrap_or_default();
+    let authority = rest.split('/').next().unwrap_or_default();
+    // A `?` before the last `@` is a part of the password.
+    let user = authority.rfind('@').and_then(|at| authority.get(..at)).unwrap_or_default();
+    let behind = start + user.len();
+    let query = url.get(behind..).and_then(|rest| rest.find('?')).map(|at| behind + at);
+    let split = query.and_then(|at| Some((url.get(..at)?, url.get(at + 1..)?)));
+    let has_options = user.split_once('?').is_some_and(|(_, options)| options.contains('='));
+    if has_options || split.is_some_and(|(_, query)| query.contains('@')) {
+        return Err("has an `@` behind a `?`, which is to be written as `%40`".to_owned());
+    }
+    Ok(split)
 }
 
 /// A value with its `%` and two hex digits resolved.
@@ -270,14 +292,15 @@ fn check_target(parsed: &Config) -> Result<Vec<String>, (String, &'static str)> 
     Ok(names)
 }
 
-fn is_local(host: &Host) -> bool {
-    match host {
+/// Whether all of it is on this machine: an address goes before a name.
+fn is_local(parsed: &Config) -> bool {
+    let is_here = |host: &Host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
-            name == "localhost"
-                || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+            name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
         }
-    }
+    };
+    parsed.get_hosts().iter().all(is_here) && parsed.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 /// The settings for one of the hosts.
@@ -337,6 +360,9 @@ mod tests {
             ("postgres://u@db/gw?connect_timeout=3&sslmode=verify-full", "db:5432/gw", require),
             ("postgres://u:a?b@db/gw?sslmode=disable", "db:5432/gw", SslMode::Disable),
             ("postgres://u@%2Frun%2Fpg/gw", "/run/pg:5432/gw", SslMode::Disable),
+            ("postgres://u@localhost/gw?hostaddr=127.0.0.1", "localhost:5432/gw", SslMode::Disable),
+            ("postgres://u:p@localhost/gw?hostaddr=10.0.0.1", "localhost:5432/gw", require),
+            ("postgres://u:a/b@db/gw?sslmode=disable", "db:5432/gw", SslMode::Disable),
         ];
         for (url, at, mode) in table {
             let server = parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
@@ -358,6 +384,10 @@ mod tests {
             ("postgres://u:s3cret@db:x/gw", "invalid value for option `port`"),
             ("postgres://u:s3cret@/gw", "names no host"),
             ("postgres://db/gw", "names no user"),
+            ("postgres://u:s3cret@db/gw?ssl%6Dode=disable", "`%` in the name of an option"),
+            ("postgres://db/gw?user=u&password=s3c@ret@&sslmode=disable", "written as `%40`"),
+            ("postgres://db?user=u&password=s3c@ret@&sslmode=disable", "written as `%40`"),
+            ("postgres://u:s3c/r?ret@db/gw", "written as `%40`"),
         ];
         for (url, expected) in table {
             let message = parse(url).unwrap_err().to_string();
@@ -386,7 +416,7 @@ mod tests {
     fn bounds_that_cannot_work_are_refused() {
         let bounds = Bounds::default();
         for bounds in [
-            Bounds { connections: 3, ..bounds },
+            Bounds { connections: 5, ..bounds },
             Bounds { look_ups_per_second: 0, ..bounds },
             Bounds { connect: Duration::ZERO, ..bounds },
         ] {

@@ -10,13 +10,15 @@
 
 use super::Postgres;
 use super::error::PostgresError;
-use super::pool::{Lane, Pool, Work};
+use super::lookup::prepare;
+use super::pool::{Lane, Pool, Value, Work};
 use super::rows::{Reader, amount, askable, count, unsigned};
 use crate::limits::usage::{
     Batch, Day, QuotaCount, TaskId, UsageCount, UsageError, UsageLog, UsageQuery,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a batch is tried at once.
 const TRIES: u32 = 3;
@@ -49,6 +51,8 @@ const ADD_QUOTAS: &str = "INSERT INTO quotas AS q (rule, subject, period, ends, 
     ORDER BY t.rule COLLATE \"C\", t.subject, t.period \
     ON CONFLICT (rule, subject, period) DO UPDATE SET \
     used = q.used + least(excluded.used, 9223372036854775807 - q.used)";
+
+const USED: &str = "SELECT used FROM quotas WHERE rule = $1 AND subject = $2 AND period = $3";
 
 const TOTALS: &str = "SELECT coalesce(q.used, 0) \
     FROM unnest($1::text[], $2::bytea[], $3::bigint[]) WITH ORDINALITY \
@@ -84,15 +88,18 @@ impl UsageLog for Postgres {
     }
 
     async fn quota_used(&self, rule: &str, subject: u128, period: u64) -> Result<u64, UsageError> {
-        let sql = "SELECT used FROM quotas WHERE rule = $1 AND subject = $2 AND period = $3";
-        let values = vec![
-            Box::new(askable(rule).to_owned()) as _,
-            Box::new(subject.to_be_bytes().to_vec()) as _,
-            Box::new(amount(period)) as _,
-        ];
-        let rows = self.survey(sql.to_owned(), values).await.map_err(failed)?;
-        let used = rows.first().map(|row| Reader::new(&self.shared.primary.at, row).number(0));
-        used.unwrap_or(Ok(0)).map_err(failed)
+        let (shared, rule) = (Arc::clone(&self.shared), askable(rule).to_owned());
+        if !shared.quota_budget.spend() {
+            return Err(failed(PostgresError::Throttled { at: Arc::clone(&shared.primary.at) }));
+        }
+        let admitted = shared.primary.admit(Lane::Quotas).map_err(failed)?;
+        let used = self.reactor.run(async move {
+            let (pool, deadline) = (&shared.primary, shared.bounds.quotas);
+            let used = quota_used(pool, deadline, &rule, subject, period).await;
+            drop(admitted);
+            used
+        });
+        used.await.unwrap_or_else(|| Err(self.shared.primary.stopped())).map_err(failed)
     }
 
     async fn usage(&self, query: UsageQuery<'_>) -> Result<Vec<UsageCount>, UsageError> {
@@ -119,9 +126,7 @@ impl UsageLog for Postgres {
         }
         sql.push_str(" ORDER BY day, consumer, class LIMIT $6");
         let rows = self.survey(sql, values).await.map_err(failed)?;
-        let at = &self.shared.primary.at;
-        let counts = rows.iter().map(|row| usage_count(Reader::new(at, row)));
-        counts.collect::<Result<_, _>>().map_err(failed)
+        self.each(&rows, usage_count).map_err(failed)
     }
 
     async fn heartbeat(&self, task: TaskId) -> Result<u32, UsageError> {
@@ -136,6 +141,27 @@ impl UsageLog for Postgres {
 
 fn failed(error: PostgresError) -> UsageError {
     UsageError(Box::new(error))
+}
+
+/// It has a deadline for its turn and one for the answer, since a connection on which an answer is late
+/// counts as dead, and a crowd makes no connection dead.
+async fn quota_used(
+    pool: &Pool,
+    deadline: Duration,
+    rule: &str,
+    subject: u128,
+    period: u64,
+) -> Result<u64, PostgresError> {
+    let work = pool.turn(Lane::Quotas, deadline).await?;
+    let connection = work.connection();
+    let answer = pool.within(deadline, async {
+        let statement = prepare(&work, &connection.quota, || USED.to_owned()).await?;
+        let (subject, period) = (subject.to_be_bytes().to_vec(), amount(period));
+        let values: [Value<'_>; 3] = [&rule, &subject, &period];
+        let row = work.ask(connection.client.query_opt(statement, &values)).await?;
+        row.map_or(Ok(0), |row| Reader::new(work.at(), &row).number(0))
+    });
+    answer.await
 }
 
 /// Applying twice does no harm, so it is tried again whatever became of it.

@@ -10,7 +10,7 @@ pub struct Vitals {
     pub primary: PoolVitals,
     /// To the replica, where there is one.
     pub replica: Option<PoolVitals>,
-    /// Look-ups that were refused because a second brought too many.
+    /// Look-ups and questions for quotas that were refused because a second brought too many.
     pub throttled: u64,
 }
 
@@ -27,7 +27,7 @@ pub struct PoolVitals {
     pub acquired: u64,
     /// Questions that met their deadline.
     pub timeouts: u64,
-    /// Look-ups that were refused because too many waited.
+    /// Look-ups and questions for quotas that were refused because too many waited.
     pub refused: u64,
     /// Attempts to connect that failed.
     pub failed_to_connect: u64,

@@ -142,42 +142,80 @@ impl Postgres {
         sql: String,
         values: Vec<Owned>,
     ) -> Result<Vec<Row>, PostgresError> {
+        self.survey_by(Lane::Administration, sql, values).await
+    }
+
+    async fn survey_by(
+        &self,
+        lane: Lane,
+        sql: String,
+        values: Vec<Owned>,
+    ) -> Result<Vec<Row>, PostgresError> {
         let shared = Arc::clone(&self.shared);
         let rows = self.reactor.run(async move {
             let (pool, deadline) = (&shared.primary, shared.bounds.administration);
-            pool.within(deadline, read(pool, &sql, &values)).await
+            pool.within(deadline, read(pool, lane, &sql, &values)).await
         });
         rows.await.unwrap_or_else(|| Err(self.shared.primary.stopped()))
     }
 
     /// All rows of a kind, and the revision: the statement answers with the revision, whether there is a
-    /// row, and the row.
+    /// row, and the row. A change waits for it.
     pub(super) async fn load<T>(
         &self,
         sql: String,
         values: Vec<Owned>,
         read: fn(Reader<'_>) -> Result<T, PostgresError>,
     ) -> Result<(Vec<T>, u64), Outage> {
-        let at = &self.shared.primary.at;
-        let loaded = self.survey(sql, values).await.and_then(|rows| {
-            let (mut loaded, mut revision) = (Vec::new(), 0);
-            for row in rows.iter().map(|row| Reader::new(at, row)) {
-                revision = row.number(0)?;
-                if row.get(1)? {
-                    loaded.push(read(row)?);
-                }
+        let primary = &self.shared.primary;
+        let rows =
+            self.survey_by(Lane::Changes, sql, values).await.map_err(|error| error.outage())?;
+        let (mut loaded, mut revision) = (Vec::new(), 0);
+        for row in rows.iter().map(|row| Reader::new(&primary.at, row)) {
+            let answer = row.number(0).and_then(|number| Ok((number, row.get::<bool>(1)?)));
+            let answer = answer.inspect_err(|error| primary.finds_unreadable(error));
+            let (number, is_there) = answer.map_err(|error| error.outage())?;
+            revision = number;
+            if is_there {
+                // What one row means cannot be known, and the others are not to wait for it.
+                let row = read(row).inspect_err(|error| primary.finds_unreadable(error));
+                loaded.extend(row.ok());
             }
-            Ok((loaded, revision))
-        });
-        loaded.map_err(|error| error.outage())
+        }
+        Ok((loaded, revision))
+    }
+
+    /// What rows mean. One that cannot be read is named, and not left out: pages would lose count.
+    pub(super) fn each<T>(
+        &self,
+        rows: &[Row],
+        read: impl Fn(Reader<'_>) -> Result<T, PostgresError>,
+    ) -> Result<Vec<T>, PostgresError> {
+        let primary = &self.shared.primary;
+        let read: Result<_, _> =
+            rows.iter().map(|row| read(Reader::new(&primary.at, row))).collect();
+        read.inspect_err(|error| primary.finds_unreadable(error))
     }
 }
 
-async fn read(pool: &Pool, sql: &str, values: &[Owned]) -> Result<Vec<Row>, PostgresError> {
+/// Ends the write where there is no revision to be the next of: nobody would be told of it.
+fn must_be_numbered(work: &Work<'_>, told: u64) -> Result<(), Failure> {
+    if told > 0 {
+        return Ok(());
+    }
+    Err(PostgresError::odd_row(work.at(), "the table `revision` has no row".to_owned()).into())
+}
+
+async fn read(
+    pool: &Pool,
+    lane: Lane,
+    sql: &str,
+    values: &[Owned],
+) -> Result<Vec<Row>, PostgresError> {
     let values: Vec<Value<'_>> = values.iter().map(|value| &**value as Value<'_>).collect();
     let mut tries = 1;
     loop {
-        let work = pool.take(Lane::Administration).await?;
+        let work = pool.take(lane).await?;
         match work.rows(sql, &values).await {
             Err(error) if error.is_passing() && tries < TRIES => tries += 1,
             answer => return answer,
@@ -236,7 +274,7 @@ async fn record(work: &Work<'_>, by: &Actor, now: UnixTime, deed: &Deed) -> Resu
     work.change(FORGET, &[]).await?;
     let (kinds, ids): (Vec<_>, Vec<_>) =
         deed.touched.iter().map(|(kind, id)| (kind.as_str(), id.as_str())).unzip();
-    work.change(RECORD, &[&kinds, &ids]).await?;
+    must_be_numbered(work, work.change(RECORD, &[&kinds, &ids]).await?)?;
     work.rows("SELECT pg_notify($1, '')", &[&CHANNEL]).await?;
     Ok(())
 }
