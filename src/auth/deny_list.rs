@@ -5,16 +5,12 @@
 //!
 //! Must stay true: asking neither allocates nor waits; a new history of the store takes no entry away.
 
-use super::denials::{Denial, DeniedTokens, MAX_DENIALS};
+use super::denials::{Denial, DeniedTokens, MAX_DENIALS, ended_by};
 use super::identity::UnixTime;
 use super::jwt::Verified;
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A token is taken for so long after its end at most.
-const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Entries that have not ended, in a form to be asked.
 #[derive(Debug, Default)]
@@ -56,9 +52,10 @@ impl DenyList {
     pub(super) fn set(&self, entries: Vec<Denial>, keep: bool, now: UnixTime) {
         let old = self.listed.load();
         let lost = if keep { old.entries.as_slice() } else { &[] };
+        let ended = ended_by(now);
         // Ids are given again in another history, so the whole entry is compared.
         let kept: Vec<Denial> = (old.kept.iter().chain(lost))
-            .filter(|entry| entry.until.after(LEEWAY) > now && !entries.contains(entry))
+            .filter(|entry| entry.until > ended && !entries.contains(entry))
             .take(MAX_DENIALS)
             .cloned()
             .collect();

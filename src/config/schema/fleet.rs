@@ -92,7 +92,7 @@ impl Default for Postgres {
             url: None,
             replica_url: None,
             ca: None,
-            pool: At::default_is(8),
+            pool: At::default_is(10),
             lookups_per_second: At::default_is(5_000),
         }
     }

@@ -47,7 +47,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            connections: 8,
+            connections: 10,
             look_ups_per_second: 5000,
             connect: Duration::from_millis(800),
             replica_look_up: Duration::from_millis(40),
