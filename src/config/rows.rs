@@ -7,7 +7,8 @@
 //! The text of a row is what its table would look like in a file, so that a report can show the line
 //! that is wrong; nobody writes it to a disk.
 //!
-//! Must stay true: a row that does not compile changes nothing but itself.
+//! Must stay true: a row that does not compile changes nothing but itself, and nothing else takes its
+//! place.
 
 use super::compile::{self, Context};
 use super::diagnostic::{Diagnostic, Findings, Report};
@@ -76,6 +77,13 @@ impl Rows {
     #[must_use]
     pub fn refused(&self) -> &[RefusedRow] {
         &self.refused
+    }
+
+    /// Names of rows of which nothing is in force: a table of such a name in the files must not take
+    /// their place, since it may let through what the row was written against.
+    pub fn withheld(&self, kind: DocumentKind) -> impl Iterator<Item = &Arc<str>> {
+        let lost = move |row: &&RefusedRow| row.kind == kind && !row.kept;
+        self.refused.iter().filter(lost).map(|row| &row.name)
     }
 
     /// The same, after `before`: a row that does not compile now stays what it was then.
@@ -383,6 +391,8 @@ mod tests {
         assert_eq!(names, ["gold", "good"]);
         let refused: Vec<_> = now.refused().iter().map(|it| (&*it.name, it.kept)).collect();
         assert_eq!(refused, [("gold", true), ("new", false)]);
+        assert_eq!(now.withheld(DocumentKind::Plan).map(|it| &**it).collect::<Vec<_>>(), ["new"]);
+        assert_eq!(now.withheld(DocumentKind::Policy).count(), 0);
         assert!(now != before && before == before.clone());
     }
 
