@@ -15,6 +15,7 @@ mod process;
 mod rewrite;
 mod routes;
 mod upstreams;
+mod url;
 
 pub(crate) use fleet::Settings;
 

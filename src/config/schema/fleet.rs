@@ -66,7 +66,7 @@ pub(crate) struct Postgres {
     /// File with the authority to trust, PEM; default: the system's.
     pub(crate) ca: Option<At<String>>,
     /// Connections to the primary, and as many to the replica.
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 4, max = 100))]
     pub(crate) pool: At<u32>,
     /// Look-ups that reach PostgreSQL in a second; what is above is told to come back.
     #[schemars(range(min = 10, max = 1_000_000))]
