@@ -174,12 +174,14 @@ async fn a_denial_says_which_tokens_and_until_when() {
         assert!(error.contains(said), "{line}: {error}");
     }
     assert_eq!(desk.json("tokens list").await, json!([]));
-    let warned = desk.run("tokens deny --issuer corporat --jti t --for 1h").await.err;
-    assert_eq!(
-        warned,
-        "warning: no issuer is called `corporat`, so nothing is refused: \
-         did you mean `corporate`?\n"
-    );
+    for (issuer, hint) in
+        [("corporat", "did you mean `corporate`?"), ("https://idp", "there are `corporate`")]
+    {
+        let error = desk.refusal(&format!("tokens deny --issuer {issuer} --jti t --for 1h")).await;
+        let said = format!("no issuer is called `{issuer}`, so nothing would be refused: {hint}");
+        assert_eq!(error, said);
+    }
+    assert_eq!(desk.json("tokens list").await, json!([]));
 }
 
 async fn use_some(desk: &Desk) {

@@ -91,7 +91,8 @@ impl Process {
         };
         let clock = self.parts.clock.clone();
         let tokens = Tokens::new(wanted.tokens.iter().map(secret).collect(), clock.clone())?;
-        let (form, named) = (Arc::clone(&self.live), Arc::clone(&self.live));
+        let (form, named, believed) =
+            (Arc::clone(&self.live), Arc::clone(&self.live), Arc::clone(&self.live));
         Some(ApiState {
             ports: Ports::of(&self.stores.store),
             tokens,
@@ -99,6 +100,10 @@ impl Process {
             key_form: Arc::new(move || KeyForm::new(&form.load().config.api_key)),
             check_document: Arc::new(check),
             in_force: Arc::new(move |kind| in_force(&named.load(), kind)),
+            issuers: Arc::new(move || {
+                let snapshot = believed.load();
+                snapshot.config.issuers.iter().map(|issuer| Arc::clone(&issuer.name)).collect()
+            }),
         })
     }
 }
