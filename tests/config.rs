@@ -456,6 +456,14 @@ fn four_variables_are_all_that_a_fleet_needs() {
         assert!(told.contains(&format!("set `{variable}`")), "{told}");
         assert!(told.starts_with("error: ") && told.ends_with("1 error"), "{told}");
     }
+    // Who prepares the store needs its URL only.
+    let only = |name: &str| fleet(name).filter(|_| name == "DATABASE_URL");
+    assert!(matches!(
+        config::load_store_in(&folder.conf(), &only),
+        Ok(StoreDef::Postgres(found)) if found == *postgres
+    ));
+    let example = config::load_store_in(&repository("conf/examples/fleet"), &only);
+    assert!(matches!(example, Ok(StoreDef::Postgres(_))), "{example:?}");
     let told = folder.told(&with(&["DATABASE_REPLICA_URL"]).unwrap_err());
     assert!(told.contains("there is a replica, but no primary"), "{told}");
     assert!(!folder.0.path().join("data").exists());

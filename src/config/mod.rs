@@ -30,7 +30,7 @@ pub use diagnostic::{Diagnostic, Report, Severity};
 pub use fleet::{
     AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,
 };
-pub use load::{Loaded, load, load_in};
+pub use load::{Loaded, load, load_in, load_store, load_store_in};
 pub use rows::{RefusedRow, Rows, check_row, compile_rows};
 pub use secret::{Environment, SecretFiles};
 

@@ -58,7 +58,7 @@ impl Settings {
 }
 
 pub(crate) fn compile(file: &File, cx: &mut Context<'_>) -> Option<(Fleet, Settings)> {
-    let store = store(file, cx);
+    let store = compile_store(file, cx);
     let redis = redis(file, cx);
     let cache = cache(&file.cache, cx);
     let admin = admin(&file.admin, cx);
@@ -78,7 +78,8 @@ pub(crate) fn has_postgres(file: &File, cx: &Context<'_>) -> bool {
     lost || file.store.postgres.url.is_some() || cx.vault.has(DATABASE_URL)
 }
 
-fn store(file: &File, cx: &mut Context<'_>) -> Option<StoreDef> {
+/// Where consumers and keys are.
+pub(crate) fn compile_store(file: &File, cx: &mut Context<'_>) -> Option<StoreDef> {
     let path = &file.store.path;
     let named = !path.value.is_empty() && !path.value.ends_with('/') && !path.value.contains('\0');
     if !named {

@@ -17,7 +17,7 @@ mod routes;
 mod upstreams;
 mod url;
 
-pub(crate) use fleet::Settings;
+pub(crate) use fleet::{Settings, compile_store};
 
 use super::certificate::Certificate;
 use super::diagnostic::{Diagnostic, Findings};
