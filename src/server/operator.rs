@@ -110,13 +110,9 @@ impl Process {
 
 /// Compiles a plan or policy as if it were put in force now.
 fn check(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Vec<Fault>> {
-    match config::check_row(kind, name, body) {
-        Ok(_) => Ok(()),
-        Err(report) => {
-            let fault = |message| Fault { pointer: String::new(), message };
-            Err(report.texts().map(fault).collect())
-        }
-    }
+    let faults = config::faults_of_row(kind, name, body).into_iter();
+    let faults: Vec<Fault> = faults.map(|(pointer, message)| Fault { pointer, message }).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 fn in_force(snapshot: &Snapshot, kind: DocumentKind) -> Vec<(Arc<str>, Origin)> {
