@@ -164,7 +164,10 @@ async fn list(ledger: &mut Ledger<'_>, kind: DocumentKind) -> anyhow::Result<()>
     if ledger.json {
         let entry = |document: &Document| {
             let mut entry = to_json(document, ledger);
-            entry["compiles"] = (!refused.contains(&*document.name)).into();
+            let compiles = !refused.contains(&*document.name);
+            if let Value::Object(members) = &mut entry {
+                members.insert("compiles".to_owned(), compiles.into());
+            }
             entry
         };
         let rows = all.iter().map(entry).collect();
