@@ -49,6 +49,12 @@ fn environment(name: &str) -> Option<OsString> {
         "PLAIN_DATABASE" => Some("postgres://gateway:hunter2@db/gateway?sslmode=disable".into()),
         "GOOD_REDIS" => Some("rediss://:hunter2@redis.internal:6379".into()),
         "PLAIN_REDIS" => Some("redis://:hunter2@redis.internal:6379".into()),
+        "ODD_MODE" => Some("postgres://gateway:hunter2@db/gateway?sslmode=bogus".into()),
+        "NO_ROOT" => Some("postgres://gateway:hunter2@db/gateway?sslrootcert=/nope.pem".into()),
+        "ODD_OPTION" => Some("postgres://gateway:hunter2@db/gateway?schema=x".into()),
+        "TWO_SIGNS" => Some("postgres://gateway:hunter2@x?hunter2=1@db/gateway".into()),
+        "THIRD_REDIS" => Some("redis://:hunter2@redis/3".into()),
+        "ODD_PORT" => Some("redis://:hunter2@redis:x".into()),
         "NO_HOST" => Some("redis://user:hunter2@/0".into()),
         _ => None,
     }
@@ -443,13 +449,21 @@ fn four_variables_are_all_that_a_fleet_needs() {
 
     // Each of the secrets is missed, and none is made.
     for (names, variable) in [
-        (&["DATABASE_URL", "JWT_SECRET"][..], "API_KEY_PEPPER"),
-        (&["DATABASE_URL", "API_KEY_PEPPER"][..], "JWT_SECRET"),
+        (&["DATABASE_URL", "REDIS_URL", "JWT_SECRET"][..], "API_KEY_PEPPER"),
+        (&["DATABASE_URL", "REDIS_URL", "API_KEY_PEPPER"], "JWT_SECRET"),
     ] {
         let told = folder.told(&with(names).unwrap_err());
         assert!(told.contains(&format!("set `{variable}`")), "{told}");
         assert!(told.starts_with("error: ") && told.ends_with("1 error"), "{told}");
     }
+    // Who prepares the store needs its URL only.
+    let only = |name: &str| fleet(name).filter(|_| name == "DATABASE_URL");
+    assert!(matches!(
+        config::load_store_in(&folder.conf(), &only),
+        Ok(StoreDef::Postgres(found)) if found == *postgres
+    ));
+    let example = config::load_store_in(&repository("conf/examples/fleet"), &only);
+    assert!(matches!(example, Ok(StoreDef::Postgres(_))), "{example:?}");
     let told = folder.told(&with(&["DATABASE_REPLICA_URL"]).unwrap_err());
     assert!(told.contains("there is a replica, but no primary"), "{told}");
     assert!(!folder.0.path().join("data").exists());

@@ -2,6 +2,7 @@
 
 use super::desk::Desk;
 use crate::auth::documents::{DocumentKind, Documents as _};
+use crate::auth::registry::Actor;
 use crate::limits::usage::{Batch, Day, TaskId, UsageCount, UsageLog as _};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -39,7 +40,9 @@ async fn a_plan_is_taken_through_its_life() {
             "body": { "limits": { "all": { "rate": "9/s" } } },
         })
     );
-    assert_eq!(desk.json("plans list").await.as_array().unwrap()[1], described);
+    let mut listed = desk.json("plans list").await[1].take();
+    assert_eq!(listed.as_object_mut().unwrap().remove("compiles"), Some(json!(true)));
+    assert_eq!(listed, described);
 
     let error = desk.refusal("plans remove gold").await;
     assert!(error.contains("whoever has this plan is refused; say --yes to do it"), "{error}");
@@ -48,6 +51,21 @@ async fn a_plan_is_taken_through_its_life() {
     let removed = desk.run("plans remove pro --yes").await.out;
     assert!(removed.ends_with("the plan of this name in the files is in force again\n"));
     assert_eq!(desk.json("plans list").await, json!([]));
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_compile_is_not_said_to_be_in_force() {
+    let desk = Desk::new();
+    let by = Actor::named("newer");
+    for name in ["careful", "newer"] {
+        let body = json!({ "hours": "8-18" });
+        desk.store.put_document(&by, DocumentKind::Policy, name, &body).await.unwrap();
+    }
+    let listed = desk.run("policies list").await.out;
+    for name in ["careful", "newer  "] {
+        assert!(listed.contains(&format!("{name}  store, not in force  2027")), "{listed}");
+    }
+    assert_eq!(desk.json("policies list").await[0]["compiles"], json!(false));
 }
 
 #[tokio::test]
@@ -174,12 +192,14 @@ async fn a_denial_says_which_tokens_and_until_when() {
         assert!(error.contains(said), "{line}: {error}");
     }
     assert_eq!(desk.json("tokens list").await, json!([]));
-    let warned = desk.run("tokens deny --issuer corporat --jti t --for 1h").await.err;
-    assert_eq!(
-        warned,
-        "warning: no issuer is called `corporat`, so nothing is refused: \
-         did you mean `corporate`?\n"
-    );
+    for (issuer, hint) in
+        [("corporat", "did you mean `corporate`?"), ("https://idp", "there are `corporate`")]
+    {
+        let error = desk.refusal(&format!("tokens deny --issuer {issuer} --jti t --for 1h")).await;
+        let said = format!("no issuer is called `{issuer}`, so nothing would be refused: {hint}");
+        assert_eq!(error, said);
+    }
+    assert_eq!(desk.json("tokens list").await, json!([]));
 }
 
 async fn use_some(desk: &Desk) {

@@ -9,6 +9,7 @@ use crate::auth::registry::{Page, RegistryError};
 use crate::config;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 
@@ -157,14 +158,28 @@ async fn list(ledger: &mut Ledger<'_>, kind: DocumentKind) -> anyhow::Result<()>
             break;
         }
     }
+    // Another version may have written what this one cannot put in force.
+    let compiled = config::compile_rows(&all);
+    let refused: HashSet<&str> = compiled.refused().iter().map(|row| &*row.name).collect();
     if ledger.json {
-        let rows = all.iter().map(|document| to_json(document, ledger)).collect();
+        let entry = |document: &Document| {
+            let mut entry = to_json(document, ledger);
+            let compiles = !refused.contains(&*document.name);
+            if let Value::Object(members) = &mut entry {
+                members.insert("compiles".to_owned(), compiles.into());
+            }
+            entry
+        };
+        let rows = all.iter().map(entry).collect();
         return ledger.print_json(&rows);
     }
     let mut rows: Vec<[String; 3]> = Vec::new();
     for document in &all {
-        let over = is_in_files(ledger, kind, &document.name);
-        let from = if over { "store, before files" } else { "store" };
+        let from = match is_in_files(ledger, kind, &document.name) {
+            _ if refused.contains(&*document.name) => "store, not in force",
+            true => "store, before files",
+            false => "store",
+        };
         let updated = show_time(document.updated_at);
         rows.push([document.name.to_string(), from.to_owned(), updated]);
     }

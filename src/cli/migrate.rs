@@ -1,4 +1,6 @@
 //! `gateway migrate`: brings the tables of a store up to date.
+//!
+//! It runs where no gateway does, with the URL of the database and no other secret.
 
 use super::{done, office, print};
 use crate::config::{PostgresDef, StoreDef};
@@ -28,7 +30,7 @@ pub(super) fn run(conf: &Path, args: &Args) -> ExitCode {
 }
 
 fn work(conf: &Path, args: &Args) -> anyhow::Result<String> {
-    match office::load(conf)?.fixed.store {
+    match office::load_store(conf)? {
         StoreDef::Embedded { path } => Ok(nothing(&path, args)),
         StoreDef::Postgres(wanted) => {
             let events = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -6,7 +6,7 @@
 
 use super::ledger::{FileNames, Ledger};
 use crate::auth::registry::Actor;
-use crate::config::{self, Config, PostgresDef, SecretFiles, StoreDef};
+use crate::config::{self, Config, PostgresDef, Report, SecretFiles, StoreDef};
 use crate::server;
 use crate::stores::{Embedded, Postgres, Reactor, Store};
 use crate::telemetry::Clock;
@@ -78,6 +78,11 @@ pub(super) fn load(conf: &Path) -> anyhow::Result<Config> {
     load_with(conf, SecretFiles::Leave)
 }
 
+/// Only the store that the configuration names, without the secrets that a gateway needs.
+pub(super) fn load_store(conf: &Path) -> anyhow::Result<StoreDef> {
+    config::load_store(conf).map_err(|report| unusable(&report))
+}
+
 /// The configuration and its store: the one place that knows which kinds of stores there are.
 async fn open(
     conf: &Path,
@@ -130,9 +135,11 @@ fn open_or_make(
 }
 
 fn load_with(conf: &Path, secrets: SecretFiles) -> anyhow::Result<Config> {
-    config::load(conf, secrets)
-        .map(|loaded| loaded.config)
-        .map_err(|report| anyhow::anyhow!("the configuration is not usable\n{report}"))
+    config::load(conf, secrets).map(|loaded| loaded.config).map_err(|report| unusable(&report))
+}
+
+fn unusable(report: &Report) -> anyhow::Error {
+    anyhow::anyhow!("the configuration is not usable\n{report}")
 }
 
 /// `cli:<user>@<host>`, as the system knows them; what an environment says anybody can write.

@@ -5,6 +5,7 @@ use super::notation::{parse_span, parse_time, show_time};
 use crate::auth::UnixTime;
 use crate::auth::denials::{Denial, DeniedTokens, NewDenial};
 use crate::auth::registry::Page;
+use anyhow::bail;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ pub async fn run(command: Command, ledger: &mut Ledger<'_>) -> anyhow::Result<()
 }
 
 async fn deny(ledger: &mut Ledger<'_>, args: Deny) -> anyhow::Result<()> {
+    refuse_unknown_issuer(ledger, &args.issuer)?;
     let now = UnixTime::now(ledger.clock);
     let tokens = match (args.which.jti, args.which.subject) {
         (Some(jti), _) => DeniedTokens::Id(jti.into()),
@@ -105,13 +107,17 @@ async fn deny(ledger: &mut Ledger<'_>, args: Deny) -> anyhow::Result<()> {
     };
     let new = NewDenial { issuer: args.issuer, tokens, until, reason: args.reason };
     let denial = ledger.store.deny(ledger.actor, new).await?;
-    print_one(ledger, &denial, "denied: running gateways refuse them within a second")?;
-    let issuers = &ledger.names.issuers;
-    if issuers.contains(&denial.issuer) {
+    print_one(ledger, &denial, "denied: running gateways refuse them within a second")
+}
+
+/// An entry under another name would refuse nothing, while whoever wrote it believes that it does.
+fn refuse_unknown_issuer(ledger: &Ledger<'_>, issuer: &str) -> anyhow::Result<()> {
+    let known = &ledger.names.issuers;
+    if known.iter().any(|name| **name == *issuer) {
         return Ok(());
     }
-    let hint = hint(&denial.issuer, issuers);
-    ledger.warn(&format!("no issuer is called `{}`, so nothing is refused: {hint}", denial.issuer))
+    let hint = hint(issuer, known);
+    bail!("no issuer is called `{issuer}`, so nothing would be refused: {hint}")
 }
 
 async fn allow(ledger: &mut Ledger<'_>, id: &str) -> anyhow::Result<()> {

@@ -170,6 +170,21 @@ impl Report {
         })
     }
 
+    /// Each finding in one line without its place, and the line of its file, counted from 1.
+    pub(super) fn by_line(&self) -> impl Iterator<Item = (Option<usize>, String)> {
+        self.iter().map(|finding| {
+            let place = self.sources.locate(finding.place());
+            let line = place.map(|(file, range)| file.line(range.start));
+            let label = finding.marks.first().map(|(_, label)| label);
+            let parts: Vec<&str> = std::iter::once(&finding.message)
+                .chain(label)
+                .chain(&finding.helps)
+                .map(|it| &**it)
+                .collect();
+            (line, parts.join("; "))
+        })
+    }
+
     /// The last line of the report: `2 errors, 1 warning`.
     #[must_use]
     pub fn count(&self) -> String {

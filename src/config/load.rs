@@ -1,6 +1,5 @@
 //! A folder to a [`Loaded`] configuration, or to a [`Report`] of everything that is wrong.
 
-use super::Config;
 use super::compile::{self, Context, Origins};
 use super::diagnostic::{Diagnostic, Findings, Report};
 use super::document::Document;
@@ -8,6 +7,7 @@ use super::schema::{self, File};
 use super::secret::{Environment, SecretFiles, Vault, process_environment};
 use super::shape;
 use super::source::{Sources, Span};
+use super::{Config, StoreDef};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,22 +57,7 @@ pub fn load_in(
 ) -> Result<Loaded, Report> {
     let mut findings = Findings::default();
     let sources = Arc::new(Sources::read(dir, &mut findings));
-    let mut document = Document::parse(&sources, &mut findings);
-    let complete = document.complete;
-    let schema = schema::describe();
-    let lost = shape::check(&mut document.root, schema.as_value(), &mut findings);
-    let file = match File::deserialize(document.into_deserializer()) {
-        Ok(file) => file,
-        Err(error) => {
-            let span =
-                error.span().map_or(Span::NOWHERE, |it| Span { start: it.start, end: it.end });
-            findings.push(Diagnostic::error(error.message()).at(span, "this cannot be read"));
-            return Err(findings.into_report(&sources));
-        }
-    };
-    let vault = Vault::new(dir, environment);
-    let watched = vec![dir.to_owned()];
-    let mut cx = Context { sources: &sources, lost, complete, findings, vault, watched };
+    let (file, mut cx) = open(dir, &sources, environment, findings)?;
     let compiled = compile::compile(&file, secrets, &mut cx);
     let Context { mut findings, vault, mut watched, .. } = cx;
     watched.extend_from_slice(&vault.watched);
@@ -99,4 +84,59 @@ pub fn load_in(
             Err(findings.into_report(&sources).watching(watched))
         }
     }
+}
+
+/// Only where consumers and keys are kept: no other secret is read, since what prepares a store is not
+/// given those of the gateways.
+///
+/// # Errors
+/// What is wrong with the store, and whatever cannot be read at all.
+pub fn load_store(dir: &Path) -> Result<StoreDef, Report> {
+    load_store_in(dir, &process_environment)
+}
+
+/// The same in an environment of one's own.
+///
+/// # Errors
+/// As [`load_store`].
+pub fn load_store_in(dir: &Path, environment: &Environment<'_>) -> Result<StoreDef, Report> {
+    let mut findings = Findings::default();
+    let sources = Arc::new(Sources::read(dir, &mut findings));
+    let (file, mut cx) = open(dir, &sources, environment, findings)?;
+    let store = compile::compile_store(&file, &mut cx);
+    let mut findings = cx.findings;
+    match store {
+        Some(store) if findings.is_clean() => Ok(store),
+        _ => {
+            if findings.is_clean() {
+                findings.push(Diagnostic::error("the store cannot be used").at_file(dir));
+            }
+            Err(findings.into_report(&sources))
+        }
+    }
+}
+
+/// The files as one, and what compiling them begins with.
+fn open<'a>(
+    dir: &'a Path,
+    sources: &'a Arc<Sources>,
+    environment: &'a Environment<'a>,
+    mut findings: Findings,
+) -> Result<(File, Context<'a>), Report> {
+    let mut document = Document::parse(sources, &mut findings);
+    let complete = document.complete;
+    let schema = schema::describe();
+    let lost = shape::check(&mut document.root, schema.as_value(), &mut findings);
+    let file = match File::deserialize(document.into_deserializer()) {
+        Ok(file) => file,
+        Err(error) => {
+            let span =
+                error.span().map_or(Span::NOWHERE, |it| Span { start: it.start, end: it.end });
+            findings.push(Diagnostic::error(error.message()).at(span, "this cannot be read"));
+            return Err(findings.into_report(sources));
+        }
+    };
+    let vault = Vault::new(dir, environment);
+    let watched = vec![dir.to_owned()];
+    Ok((file, Context { sources, lost, complete, findings, vault, watched }))
 }

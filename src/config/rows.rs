@@ -7,7 +7,8 @@
 //! The text of a row is what its table would look like in a file, so that a report can show the line
 //! that is wrong; nobody writes it to a disk.
 //!
-//! Must stay true: a row that does not compile changes nothing but itself.
+//! Must stay true: a row that does not compile changes nothing but itself, and nothing else takes its
+//! place.
 
 use super::compile::{self, Context};
 use super::diagnostic::{Diagnostic, Findings, Report};
@@ -21,7 +22,6 @@ use crate::limits::Plan;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,6 +76,13 @@ impl Rows {
     #[must_use]
     pub fn refused(&self) -> &[RefusedRow] {
         &self.refused
+    }
+
+    /// Names of rows of which nothing is in force: a table of such a name in the files must not take
+    /// their place, since it may let through what the row was written against.
+    pub fn withheld(&self, kind: DocumentKind) -> impl Iterator<Item = &Arc<str>> {
+        let lost = move |row: &&RefusedRow| row.kind == kind && !row.kept;
+        self.refused.iter().filter(lost).map(|row| &row.name)
     }
 
     /// The same, after `before`: a row that does not compile now stays what it was then.
@@ -144,6 +151,18 @@ pub fn check_row(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Rep
     compile_row(kind, name, body, schema.as_value()).map(|_| ())
 }
 
+/// What is wrong with a row: where, as a JSON pointer (RFC 6901) into its body, and what. For those who
+/// wrote it as JSON, and so know nothing of lines.
+#[must_use]
+pub fn faults_of_row(kind: DocumentKind, name: &str, body: &Value) -> Vec<(String, String)> {
+    let Err(report) = check_row(kind, name, body) else { return Vec::new() };
+    let pointers = text(kind, name, body).map(|text| text.pointers).unwrap_or_default();
+    let pointer = |line: Option<usize>| {
+        line.and_then(|line| pointers.get(line.checked_sub(1)?).cloned()).unwrap_or_default()
+    };
+    report.by_line().map(|(line, told)| (pointer(line), told)).collect()
+}
+
 type Compiled = (Vec<Plan>, Vec<PolicyDef>);
 
 fn compile_row(
@@ -159,7 +178,9 @@ fn compile_row(
     let mut sources = Sources { dir: Path::new(&place).to_owned(), files: Vec::new() };
     let whole = || Diagnostic::error("this cannot be a row").at_file(Path::new(&place));
     match text(kind, name, body) {
-        Ok(text) if text.len() <= MAX_ROW => sources.push(Path::new(&place).to_owned(), text),
+        Ok(Text { lines, .. }) if lines.len() <= MAX_ROW => {
+            sources.push(Path::new(&place).to_owned(), lines);
+        }
         Ok(_) => findings.push(whole().help("it is larger than 256 KiB")),
         Err(reason) => findings.push(whole().help(reason)),
     }
@@ -196,16 +217,31 @@ fn compile_row(
 }
 
 /// A row as its table would stand in a file.
-fn text(kind: DocumentKind, name: &str, body: &Value) -> Result<String, String> {
+#[derive(Default)]
+struct Text {
+    lines: String,
+    /// What each line is of the row's body, as a JSON pointer.
+    pointers: Vec<String>,
+}
+
+impl Text {
+    fn push(&mut self, pointer: String, line: &str) {
+        self.lines.push_str(line);
+        self.lines.push('\n');
+        self.pointers.push(pointer);
+    }
+}
+
+fn text(kind: DocumentKind, name: &str, body: &Value) -> Result<Text, String> {
     let table = match kind {
         DocumentKind::Plan => "plans",
         DocumentKind::Policy => "policies",
     };
-    let mut out = String::new();
+    let mut out = Text::default();
     let Value::Object(keys) = body else {
         return Err("its body is not an object".to_owned());
     };
-    write_table(&mut out, &format!("{table}.{}", bare(name)), keys, 0)?;
+    write_table(&mut out, &format!("{table}.{}", bare(name)), "", keys, 0)?;
     Ok(out)
 }
 
@@ -213,8 +249,9 @@ fn text(kind: DocumentKind, name: &str, body: &Value) -> Result<String, String> 
 const DEEPEST: usize = 4;
 
 fn write_table(
-    out: &mut String,
+    out: &mut Text,
     path: &str,
+    pointer: &str,
     keys: &serde_json::Map<String, Value>,
     depth: usize,
 ) -> Result<(), String> {
@@ -223,22 +260,19 @@ fn write_table(
     }
     let is_table = |value: &&Value| value.is_object();
     if depth == 0 || keys.is_empty() || !keys.values().all(|value| value.is_object()) {
-        line(out, format_args!("[{path}]"))?;
+        out.push(pointer.to_owned(), &format!("[{path}]"));
     }
+    let below = |key: &str| format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
     for (key, value) in keys.iter().filter(|(_, value)| !is_table(value)) {
-        let key = bare(key);
-        line(out, format_args!("{key} = {}", inline(value, depth)?))?;
+        out.push(below(key), &format!("{} = {}", bare(key), inline(value, depth)?));
     }
     for (key, value) in keys {
         if let Value::Object(inner) = value {
-            write_table(out, &format!("{path}.{}", bare(key)), inner, depth + 1)?;
+            let path = format!("{path}.{}", bare(key));
+            write_table(out, &path, &below(key), inner, depth + 1)?;
         }
     }
     Ok(())
-}
-
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) -> Result<(), String> {
-    writeln!(out, "{text}").map_err(|error| error.to_string())
 }
 
 /// A value that is no table of its own.
@@ -351,6 +385,33 @@ mod tests {
     }
 
     #[test]
+    fn who_wrote_json_is_told_the_member() {
+        let body = json!({
+            "limits": { "a/b": { "rate": "5/sec", "brust": 3 }, "second": { "rate": "5/sec" } },
+            "scopes": 7,
+        });
+        let mut told = faults_of_row(DocumentKind::Policy, "gold", &body);
+        told.sort();
+        let pointers: Vec<&str> = told.iter().map(|(pointer, _)| &**pointer).collect();
+        let expected = [
+            "/limits/a~1b",
+            "/limits/a~1b/brust",
+            "/limits/a~1b/rate",
+            "/limits/second/rate",
+            "/scopes",
+        ];
+        assert_eq!(pointers, expected, "{told:?}");
+        assert!(told[3].1.starts_with("`5/sec` is not a rate; "), "{told:?}");
+        assert!(!told.iter().any(|(_, told)| told.contains('\n') || told.contains("-->")));
+        let whole = faults_of_row(DocumentKind::Plan, "gold", &json!([]));
+        assert_eq!(
+            whole,
+            [(String::new(), "this cannot be a row; its body is not an object".into())]
+        );
+        assert!(faults_of_row(DocumentKind::Plan, "gold", &json!({})).is_empty());
+    }
+
+    #[test]
     fn what_cannot_be_a_table_is_refused() {
         let deep = json!({ "limits": { "a": { "b": { "c": { "d": { "e": 1 } } } } } });
         for (body, part) in [
@@ -383,6 +444,8 @@ mod tests {
         assert_eq!(names, ["gold", "good"]);
         let refused: Vec<_> = now.refused().iter().map(|it| (&*it.name, it.kept)).collect();
         assert_eq!(refused, [("gold", true), ("new", false)]);
+        assert_eq!(now.withheld(DocumentKind::Plan).map(|it| &**it).collect::<Vec<_>>(), ["new"]);
+        assert_eq!(now.withheld(DocumentKind::Policy).count(), 0);
         assert!(now != before && before == before.clone());
     }
 
@@ -415,7 +478,8 @@ mod tests {
             body in any_json(),
         ) {
             if let Ok(written) = text(DocumentKind::Policy, &name, &body) {
-                let read: toml::Table = written.parse().unwrap();
+                prop_assert_eq!(written.lines.lines().count(), written.pointers.len());
+                let read: toml::Table = written.lines.parse().unwrap();
                 let known = read["policies"].as_table().unwrap();
                 prop_assert!(known.contains_key(&name) && read.len() == 1 && known.len() == 1);
             }

@@ -1,7 +1,7 @@
 //! The policies that a request meets: the route's, and those that its consumer has by name.
 //!
 //! Must stay true: nothing is allocated; a policy that both the route and the consumer name is
-//! counted once; one that is nowhere refuses the request.
+//! counted once; one that is nowhere, or is not in force, refuses the request.
 
 use super::head::Head;
 use super::rejection::Rejection;
@@ -42,7 +42,7 @@ impl<'s> Policies<'s> {
     /// Checks the conditions of the route's policies, then those of the consumer's.
     ///
     /// # Errors
-    /// A condition that is not met, or a policy of the consumer that is not in force anywhere.
+    /// A condition that is not met, or a policy that is not in force anywhere.
     pub fn find(
         snapshot: &'s Snapshot,
         route: &Route,
@@ -53,7 +53,13 @@ impl<'s> Policies<'s> {
             Ok(()) => Ok(()),
             Err(unmet) => Err(Excluded { policy: Arc::clone(policy), unmet }),
         };
-        route.policies.iter().try_for_each(check)?;
+        let unknown = |name: &Arc<str>| Rejection::PolicyUnknown { policy: Arc::clone(name) };
+        for policy in &route.policies {
+            if policy.origin().is_none() {
+                return Err(unknown(&policy.name));
+            }
+            check(policy)?;
+        }
         let mut own = [None; MAX_POLICIES];
         let names = caller.map_or(&[][..], |caller| &caller.consumer.policies);
         for (index, name) in names.iter().enumerate() {
@@ -61,8 +67,7 @@ impl<'s> Policies<'s> {
                 continue;
             }
             let place = own.get_mut(index).zip(snapshot.policy(name));
-            let unknown = || Rejection::PolicyUnknown { policy: Arc::clone(name) };
-            let (place, policy) = place.ok_or_else(unknown)?;
+            let (place, policy) = place.ok_or_else(|| unknown(name))?;
             check(policy)?;
             *place = Some(&**policy);
         }
@@ -190,7 +195,9 @@ mod tests {
 
     #[test]
     fn a_consumer_is_refused_by_its_policies_and_by_one_that_is_nowhere() {
-        let row = row(DocumentKind::Policy, "banned", json!({ "consumers": ["other"] }));
+        let policy_row = |name, body| row(DocumentKind::Policy, name, body);
+        let snapshot_of = snapshot;
+        let row = policy_row("banned", json!({ "consumers": ["other"] }));
         let snapshot = snapshot(FILES, &[row]);
         let many: Vec<String> = (0..9).map(|n| format!("p{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -204,6 +211,16 @@ mod tests {
         ] {
             let refused = found(&snapshot, policies, from).unwrap_err();
             assert_eq!(refused, expected, "{policies:?}");
+        }
+        // What the file says in place of a row that does not compile must not let anybody in.
+        for (name, policies, expected) in [
+            ("gate", &[][..], "unknown: gate"),
+            ("slow", &["slow"], "unknown: slow"),
+            ("elsewhere", &["elsewhere"], "unknown: elsewhere"),
+        ] {
+            let broken = policy_row(name, json!({ "newer": true }));
+            let snapshot = snapshot_of(FILES, &[broken]);
+            assert_eq!(found(&snapshot, policies, "10.0.0.1").unwrap_err(), expected, "{name}");
         }
         // More than any store takes: what cannot be looked at is not passed over.
         let most = ["slow"; MAX_POLICIES + 1];

@@ -172,8 +172,8 @@ pub enum Rejection {
     /// A condition of a policy.
     #[error(transparent)]
     Policy(#[from] Excluded),
-    /// A policy of the consumer is not in force anywhere.
-    #[error("a policy of the consumer does not exist")]
+    /// A policy of the consumer or the route is not in force anywhere.
+    #[error("a policy is not in force")]
     PolicyUnknown {
         /// Its name.
         policy: Arc<str>,
@@ -245,7 +245,7 @@ impl Rejection {
             Self::Policy(Excluded { unmet: Unmet::Scopes, .. }) => lacking_scope(),
             Self::Policy(_) => told(403, "policy_denied", "A policy does not let this through", 7),
             Self::PolicyUnknown { .. } => {
-                told(403, "policy_unknown", "The consumer has a policy that is not in force", 7)
+                told(403, "policy_unknown", "A policy that holds here is not in force", 7)
             }
             Self::Route(NoMatch::Method { .. }) => {
                 told(405, "method_not_allowed", "The method is not allowed here", 12)

@@ -96,7 +96,8 @@ impl Process {
         };
         let clock = self.parts.clock.clone();
         let tokens = Tokens::new(wanted.tokens.iter().map(secret).collect(), clock.clone())?;
-        let (form, named) = (Arc::clone(&self.live), Arc::clone(&self.live));
+        let (form, named, believed) =
+            (Arc::clone(&self.live), Arc::clone(&self.live), Arc::clone(&self.live));
         Some(ApiState {
             ports: Ports::of(&self.stores.store),
             tokens,
@@ -104,19 +105,19 @@ impl Process {
             key_form: Arc::new(move || KeyForm::new(&form.load().config.api_key)),
             check_document: Arc::new(check),
             in_force: Arc::new(move |kind| in_force(&named.load(), kind)),
+            issuers: Arc::new(move || {
+                let snapshot = believed.load();
+                snapshot.config.issuers.iter().map(|issuer| Arc::clone(&issuer.name)).collect()
+            }),
         })
     }
 }
 
 /// Compiles a plan or policy as if it were put in force now.
 fn check(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Vec<Fault>> {
-    match config::check_row(kind, name, body) {
-        Ok(_) => Ok(()),
-        Err(report) => {
-            let fault = |message| Fault { pointer: String::new(), message };
-            Err(report.texts().map(fault).collect())
-        }
-    }
+    let faults = config::faults_of_row(kind, name, body).into_iter();
+    let faults: Vec<Fault> = faults.map(|(pointer, message)| Fault { pointer, message }).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 fn in_force(snapshot: &Snapshot, kind: DocumentKind) -> Vec<(Arc<str>, Origin)> {

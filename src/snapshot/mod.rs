@@ -1,7 +1,8 @@
 //! Everything a request decides by, compiled from [`Config`] and swapped as a whole.
 //!
 //! Plans and policies can stand in the files and as rows of the store; a row goes before the table of
-//! its name. [`Snapshot::build`] is where the two become one.
+//! its name, and hides it also when it does not compile. [`Snapshot::build`] is where the two become
+//! one.
 //!
 //! A request loads one [`Snapshot`] and keeps it to its end, so it never sees half of a reload.
 //! What must survive a reload (counters, endpoint health, caches) lives in [`Parts`] and is only
@@ -143,7 +144,7 @@ impl Snapshot {
     /// The policy of this name, if one is in force.
     #[must_use]
     pub fn policy(&self, name: &str) -> Option<&Arc<Policy>> {
-        self.policies.get(name)
+        self.policies.get(name).filter(|policy| policy.origin().is_some())
     }
 
     /// Where the plan of this name comes from; `None` if none is in force.
@@ -155,7 +156,7 @@ impl Snapshot {
     /// Where the policy of this name comes from; `None` if none is in force.
     #[must_use]
     pub fn origin_of_policy(&self, name: &str) -> Option<Origin> {
-        self.policies.get(name).map(|policy| policy.origin())
+        self.policies.get(name).and_then(|policy| policy.origin())
     }
 
     /// The plans in force, in no order.
@@ -165,7 +166,7 @@ impl Snapshot {
 
     /// The policies in force, in no order.
     pub fn policy_names(&self) -> impl Iterator<Item = (&Arc<str>, Origin)> {
-        self.policies.iter().map(|(name, policy)| (name, policy.origin()))
+        self.policies.iter().filter_map(|(name, policy)| Some((name, policy.origin()?)))
     }
 }
 
@@ -204,6 +205,7 @@ mod tests {
         [plans.gold]
         [policies.gate]
         [policies.other]
+        [policies.lost]
         [routes.all]
         path = \"/*\"
         auth = \"api_key\"
@@ -222,6 +224,8 @@ mod tests {
                 row(Plan, "gold", limits("5/s")),
                 row(Plan, "silver", json!({})),
                 row(Plan, "basic", limits("wrong")),
+                row(Plan, "nowhere", limits("wrong")),
+                row(Policy, "lost", limits("wrong")),
                 row(Policy, "gate", limits("7/s")),
                 row(Policy, "spare", json!({})),
             ],
@@ -229,19 +233,23 @@ mod tests {
         for (plan, origin) in [
             ("gold", Some(Origin::Row)),
             ("silver", Some(Origin::Row)),
-            ("basic", Some(Origin::Files)),
+            // What the files say in its place could let more through.
+            ("basic", None),
+            ("nowhere", None),
             ("none", None),
         ] {
             assert_eq!(snapshot.origin_of_plan(plan), origin, "{plan}");
         }
-        assert_eq!(snapshot.plan_names().count(), 3);
+        assert_eq!(snapshot.plan_names().count(), 2);
         for (policy, origin) in [
             ("gate", Some(Origin::Row)),
             ("spare", Some(Origin::Row)),
             ("other", Some(Origin::Files)),
+            ("lost", None),
             ("none", None),
         ] {
             assert_eq!(snapshot.origin_of_policy(policy), origin, "{policy}");
+            assert_eq!(snapshot.policy(policy).is_some(), origin.is_some(), "{policy}");
         }
         assert_eq!(snapshot.policy_names().count(), 3);
         let (_, gold) = &snapshot.plans["gold"];

@@ -1,14 +1,16 @@
 //! Plans and policies ready to run, from the files and from the rows of the store.
 //!
-//! Must stay true: a row goes before the table of its name, whatever the table says.
+//! Must stay true: a row goes before the table of its name, whatever the table says, and also when it
+//! does not compile: then nothing of that name is in force, and who has it is refused.
 
 use super::Parts;
 use crate::auth::access::{Access, Unmet};
+use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
 use crate::limits::{Plan, Rule, RuleSet};
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Where a plan or policy that is in force comes from.
@@ -64,12 +66,12 @@ pub struct Policy {
     /// `WWW-Authenticate` for a token that lacks one of its scopes.
     pub insufficient_scope: Option<HeaderValue>,
     rules: Vec<Rule>,
-    origin: Origin,
+    origin: Option<Origin>,
     causes: [Box<str>; 4],
 }
 
 impl Policy {
-    fn build(definition: &PolicyDef, origin: Origin, parts: &Parts) -> Self {
+    fn build(definition: &PolicyDef, origin: Option<Origin>, parts: &Parts) -> Self {
         let PolicyDef { name, access, rules } = definition;
         let cause = |condition: &str| format!("policy/{name}/{condition}").into();
         Self {
@@ -83,9 +85,15 @@ impl Policy {
         }
     }
 
-    /// Where it comes from.
+    /// What stands for a table whose row does not compile: a route that names it lets nobody in.
+    fn withheld(name: &Arc<str>, parts: &Parts) -> Self {
+        let (access, rules) = (Access::default(), Vec::new());
+        Self::build(&PolicyDef { name: Arc::clone(name), access, rules }, None, parts)
+    }
+
+    /// Where it comes from; `None` if it is not in force, and so refuses every request.
     #[must_use]
-    pub const fn origin(&self) -> Origin {
+    pub const fn origin(&self) -> Option<Origin> {
         self.origin
     }
 
@@ -108,10 +116,10 @@ impl Policy {
     }
 }
 
-/// The policies in force, by name.
+/// The policies in force by name, and those that are withheld.
 pub(super) type Policies = HashMap<Arc<str>, Arc<Policy>>;
 
-/// The plans of both, a row before a table of the same name.
+/// The plans in force of both, a row before a table of the same name.
 pub(super) fn plans(
     config: &Config,
     rows: &Rows,
@@ -120,8 +128,9 @@ pub(super) fn plans(
     let build = |origin| {
         move |plan: &Plan| (Arc::clone(&plan.name), (origin, Limits::build(&plan.rules, parts)))
     };
-    let hidden = |plan: &&Plan| rows.plan(&plan.name).is_none();
-    let of_files = config.plans.iter().filter(hidden).map(build(Origin::Files));
+    let withheld: HashSet<&Arc<str>> = rows.withheld(DocumentKind::Plan).collect();
+    let holds = |plan: &&Plan| rows.plan(&plan.name).is_none() && !withheld.contains(&plan.name);
+    let of_files = config.plans.iter().filter(holds).map(build(Origin::Files));
     of_files.chain(rows.plans().map(build(Origin::Row))).collect()
 }
 
@@ -129,12 +138,15 @@ pub(super) fn plans(
 pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies {
     let build = |origin| {
         move |policy: &PolicyDef| {
-            (Arc::clone(&policy.name), Arc::new(Policy::build(policy, origin, parts)))
+            (Arc::clone(&policy.name), Arc::new(Policy::build(policy, Some(origin), parts)))
         }
     };
-    let hidden = |policy: &&PolicyDef| rows.policy(&policy.name).is_none();
-    let of_files = config.policies.iter().filter(hidden).map(build(Origin::Files));
-    of_files.chain(rows.policies().map(build(Origin::Row))).collect()
+    let of_files = config.policies.iter().map(build(Origin::Files));
+    // The later of two with one name stays.
+    let withheld = rows
+        .withheld(DocumentKind::Policy)
+        .map(|name| (Arc::clone(name), Arc::new(Policy::withheld(name, parts))));
+    of_files.chain(withheld).chain(rows.policies().map(build(Origin::Row))).collect()
 }
 
 /// `WWW-Authenticate` for a token that lacks one of these.

@@ -8,7 +8,7 @@
 
 use crate::auth::Requirement;
 use crate::config::{Config, Rows};
-use crate::snapshot::{BuildError, Live, Parts, Snapshot};
+use crate::snapshot::{BuildError, Live, Origin, Parts, Snapshot};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ fn warn_of_closed_routes(snapshot: &Snapshot) {
     for route in open {
         let policies = route.policies.iter().filter_map(|name| snapshot.policy(name));
         for policy in policies.filter(|policy| policy.access.asks_for_a_caller()) {
-            log::warn!(route = &*route.name, policy = &*policy.name, origin = policy.origin().as_str();
+            log::warn!(route = &*route.name, policy = &*policy.name, origin = policy.origin().map(Origin::as_str);
                 "an open route has a policy that asks for a caller, and refuses every request");
         }
     }

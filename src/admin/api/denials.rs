@@ -3,7 +3,7 @@
 use super::body::{Members, name, text};
 use super::notation::{read_time, show_time};
 use super::problem::Problem;
-use super::{Api, Name, Outcome, created, path_of, query, removed};
+use super::{Api, ApiState, Name, Outcome, created, path_of, query, removed};
 use crate::auth::UnixTime;
 use crate::auth::denials::{Denial, DeniedTokens, NewDenial, check_denial};
 use crate::auth::registry::Actor;
@@ -11,6 +11,7 @@ use axum::Extension;
 use axum::extract::State;
 use http::Uri;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 pub(super) async fn list(State(api): Api, uri: Uri) -> Outcome {
     let paging = query(&uri, &["limit", "cursor"])?.paging("denials")?;
@@ -24,7 +25,7 @@ pub(super) async fn add(
     members: Members,
 ) -> Outcome {
     let now = UnixTime::now(&api.clock);
-    let new = read(members, now)?;
+    let new = read(members, now, &api)?;
     check_denial(&new, now)?;
     let entry = api.ports.denials.deny(&by, new).await?;
     Ok(created(&path_of("denials", &entry.id), &show(&entry)))
@@ -40,8 +41,8 @@ pub(super) async fn remove(
 }
 
 /// One token by its `jti`, or all of a subject that were issued until now or until the time given.
-fn read(mut members: Members, now: UnixTime) -> Result<NewDenial, Problem> {
-    let issuer = members.need("issuer", name);
+fn read(mut members: Members, now: UnixTime, api: &ApiState) -> Result<NewDenial, Problem> {
+    let issuer = members.need("issuer", |value| known_issuer(name(value)?, &(api.issuers)()));
     let id = members.take("jti", text);
     let subject = members.take("subject", text);
     let issued_before = members.take("issued_before", read_time);
@@ -71,6 +72,25 @@ fn read(mut members: Members, now: UnixTime) -> Result<NewDenial, Problem> {
     };
     let ((issuer, until), tokens) = members.finish(issuer.zip(until).zip(tokens))?;
     Ok(NewDenial { issuer, tokens, until, reason })
+}
+
+/// Issuers that an answer names.
+const NAMED: usize = 20;
+
+/// An entry under another name would refuse nothing, while whoever wrote it believes that it does.
+fn known_issuer(name: String, known: &[Arc<str>]) -> Result<String, String> {
+    if known.iter().any(|issuer| **issuer == *name) {
+        return Ok(name);
+    }
+    let named: Vec<&str> = known.iter().take(NAMED).map(|issuer| &**issuer).collect();
+    let more = if known.len() > NAMED { ", …" } else { "" };
+    Err(match named.as_slice() {
+        [] => "is no issuer that is believed here; there is none".to_owned(),
+        named => {
+            let named = named.join("`, `");
+            format!("is no issuer that is believed here; there are `{named}`{more}")
+        }
+    })
 }
 
 fn show(entry: &Denial) -> Value {

@@ -107,6 +107,8 @@ pub enum Origin {
 pub type CheckDocument = dyn Fn(DocumentKind, &str, &Value) -> Result<(), Vec<Fault>> + Send + Sync;
 /// The names in force in this process, and where each comes from.
 pub type InForce = dyn Fn(DocumentKind) -> Vec<(Arc<str>, Origin)> + Send + Sync;
+/// The names of the issuers whose tokens are believed now.
+pub type Issuers = dyn Fn() -> Vec<Arc<str>> + Send + Sync;
 /// The form of the keys that are issued now.
 pub type CurrentKeyForm = dyn Fn() -> KeyForm + Send + Sync;
 
@@ -125,6 +127,8 @@ pub struct ApiState {
     pub check_document: Arc<CheckDocument>,
     /// Asked when plans and policies are read.
     pub in_force: Arc<InForce>,
+    /// Asked before a token is denied.
+    pub issuers: Arc<Issuers>,
 }
 
 impl fmt::Debug for ApiState {

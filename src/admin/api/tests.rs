@@ -78,6 +78,7 @@ fn start_with(tokens: Vec<(String, Vec<u8>)>) -> Desk {
             let files = IN_FILES.iter().map(|name| (Arc::from(*name), Origin::File));
             files.chain([(Arc::from("gold"), Origin::Row)]).collect()
         }),
+        issuers: Arc::new(|| vec!["idp".into(), "partner".into()]),
     });
     let state = AdminState {
         metrics: Metrics::new(),
@@ -495,6 +496,11 @@ async fn tokens_are_taken_back_by_id_or_by_subject() {
         "until": "2027-01-16T00:00:00Z",
     });
     assert_eq!(desk.post("/v1/denials", misplaced).await.pointers(), ["/issued_before"]);
+    let mistyped = json!({ "issuer": "ipd", "jti": "t-2", "until": "2027-01-16T00:00:00Z" });
+    let refused = desk.post("/v1/denials", mistyped).await;
+    assert_eq!((refused.status, refused.pointers()), (422, vec!["/issuer"]));
+    let message = refused.body["errors"][0]["message"].as_str().unwrap();
+    assert!(message.ends_with("there are `idp`, `partner`"), "{message}");
 
     for _ in 2..MOST_DENIALS {
         desk.post("/v1/denials", by_id.clone()).await;

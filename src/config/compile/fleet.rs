@@ -2,14 +2,15 @@
 //!
 //! Must stay true: no message shows a URL or a token, or a part of one.
 
+use super::url::{Url, read_as_postgres, read_as_redis, refuse};
 use super::{Context, Owner};
 use crate::config::certificate;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::fleet::{
     AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,
 };
-use crate::config::schema::{self, At, File, Text};
-use crate::config::secret::{Pointer, Secret};
+use crate::config::schema::{self, At, File};
+use crate::config::secret::Pointer;
 use crate::config::source::Span;
 use crate::config::value::{AdminAddress, Invalid};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -57,7 +58,7 @@ impl Settings {
 }
 
 pub(crate) fn compile(file: &File, cx: &mut Context<'_>) -> Option<(Fleet, Settings)> {
-    let store = store(file, cx);
+    let store = compile_store(file, cx);
     let redis = redis(file, cx);
     let cache = cache(&file.cache, cx);
     let admin = admin(&file.admin, cx);
@@ -77,7 +78,8 @@ pub(crate) fn has_postgres(file: &File, cx: &Context<'_>) -> bool {
     lost || file.store.postgres.url.is_some() || cx.vault.has(DATABASE_URL)
 }
 
-fn store(file: &File, cx: &mut Context<'_>) -> Option<StoreDef> {
+/// Where consumers and keys are.
+pub(crate) fn compile_store(file: &File, cx: &mut Context<'_>) -> Option<StoreDef> {
     let path = &file.store.path;
     let named = !path.value.is_empty() && !path.value.ends_with('/') && !path.value.contains('\0');
     if !named {
@@ -94,17 +96,26 @@ fn store(file: &File, cx: &mut Context<'_>) -> Option<StoreDef> {
         let path = cx.sources.dir.join(&path.value);
         return named.then_some(StoreDef::Embedded { path });
     }
+    if path.is_given() {
+        let unused = Diagnostic::warning("`path` has no effect beside PostgreSQL");
+        cx.report(unused.at(path.span, "nothing is kept there").help("remove it"));
+    }
     let schemes = ["postgres", "postgresql"];
-    let url = Url { what: "the URL of PostgreSQL", variable: DATABASE_URL, schemes };
-    let url = url.read(def.url.as_ref(), cx);
-    let replica = Url { what: "the URL of the replica", variable: REPLICA_URL, schemes };
-    let replica_url = replica.read(def.replica_url.as_ref(), cx);
+    let at = Url { what: "the URL of PostgreSQL", variable: DATABASE_URL, schemes };
+    let url = at.read(def.url.as_ref(), cx);
+    let at_replica = Url { what: "the URL of the replica", variable: REPLICA_URL, schemes };
+    let replica_url = at_replica.read(def.replica_url.as_ref(), cx);
     let ca = def.ca.as_ref().map(|ca| authority(ca, cx));
     let url = url??;
-    refuse_authority(def.ca.as_ref(), url.expose().contains("sslmode=disable"), cx);
+    refuse_authority(def.ca.as_ref(), url.text.expose().contains("sslmode=disable"), cx);
+    // Without the authority that is asked for, the URLs can be read all the same.
+    let trusted = ca.clone().flatten();
+    let url = at.accept(url, |url| read_as_postgres(url, trusted.as_deref()), cx);
+    let replica_url = replica_url?
+        .map(|found| at_replica.accept(found, |url| read_as_postgres(url, trusted.as_deref()), cx));
     Some(StoreDef::Postgres(PostgresDef {
-        url,
-        replica_url: replica_url?,
+        url: url?,
+        replica_url: given(replica_url)?,
         ca: given(ca)?,
         pool: count(&def.pool)?,
         lookups_per_second: NonZeroU32::new(def.lookups_per_second.value)?,
@@ -132,12 +143,34 @@ fn refuse_replica(def: &schema::Postgres, cx: &mut Context<'_>) {
 fn redis(file: &File, cx: &mut Context<'_>) -> Option<Option<RedisDef>> {
     let def = &file.redis;
     let what = "the URL of Redis";
-    let url = Url { what, variable: REDIS_URL, schemes: ["rediss", "redis"] };
-    let Some(url) = url.read(def.url.as_ref(), cx)? else { return Some(None) };
+    let at = Url { what, variable: REDIS_URL, schemes: ["rediss", "redis"] };
+    let Some(url) = at.read(def.url.as_ref(), cx)? else {
+        warn_of_tasks_alone(file, cx);
+        return Some(None);
+    };
     let ca = def.ca.as_ref().map(|ca| authority(ca, cx));
-    refuse_authority(def.ca.as_ref(), url.expose().starts_with("redis:"), cx);
+    let plain = url.text.expose().starts_with("redis:");
+    refuse_authority(def.ca.as_ref(), plain, cx);
+    let trusted = ca.clone().flatten().filter(|_| !plain);
+    let url = at.accept(url, |url| read_as_redis(url, trusted.as_deref()), cx);
     warn_of_shares(&file.fleet, cx);
-    Some(Some(RedisDef { url, ca: given(ca)? }))
+    Some(Some(RedisDef { url: url?, ca: given(ca)? }))
+}
+
+/// PostgreSQL is for a fleet, and its limits are not, without Redis.
+fn warn_of_tasks_alone(file: &File, cx: &mut Context<'_>) {
+    if !has_postgres(file, cx) || cx.lost.contains(&["redis", "url"]) {
+        return;
+    }
+    let alone = Diagnostic::warning("limits are counted by each task alone");
+    let place = file.store.postgres.span();
+    let alone = match place.is_somewhere() {
+        true => alone.at(place, "a fleet has its keys here, but no place for its counters"),
+        false => alone.at_file(&cx.sources.dir.clone()),
+    };
+    cx.report(
+        alone.help(format!("with N tasks N times of them is let through; set `{REDIS_URL}`")),
+    );
 }
 
 /// Until a task has seen the others, it would take all of a limit for itself.
@@ -153,66 +186,6 @@ fn warn_of_shares(fleet: &schema::Fleet, cx: &mut Context<'_>) {
                    Redis is away",
             ),
     );
-}
-
-/// A URL that is a secret, and where it is when the file does not say.
-struct Url<'a> {
-    what: &'a str,
-    variable: &'a str,
-    schemes: [&'a str; 2],
-}
-
-impl Url<'_> {
-    /// The URL, if there is one; `None` if it is wrong.
-    fn read(
-        &self,
-        pointer: Option<&At<Text<Pointer>>>,
-        cx: &mut Context<'_>,
-    ) -> Option<Option<SecretText>> {
-        let (pointer, place) = match pointer {
-            Some(text) => (cx.read(text)?, text.span),
-            None if !cx.vault.has(self.variable) => return Some(None),
-            None => (Pointer::Env(self.variable.to_owned()), Span::NOWHERE),
-        };
-        match cx.vault.read(&pointer).and_then(|secret| self.check(secret)) {
-            Ok(url) => Some(Some(url)),
-            Err(invalid) => {
-                refuse(self.what, self.variable, place, invalid, cx);
-                None
-            }
-        }
-    }
-
-    fn check(&self, secret: Secret) -> Result<SecretText, Invalid> {
-        let [first, second] = self.schemes;
-        let help = format!("write it as `{first}://USER:PASSWORD@HOST`");
-        let text = SecretText::of(secret);
-        let text = text.ok_or_else(|| Invalid::new("it is not text", help.clone()))?;
-        let (scheme, rest) = text.expose().split_once("://").unwrap_or_default();
-        if scheme != first && scheme != second {
-            let label = format!("it starts neither with `{first}://` nor with `{second}://`");
-            return Err(Invalid::new(label, help));
-        }
-        let host = rest.split(['/', '?']).next().unwrap_or_default();
-        if host.rsplit('@').next().is_none_or(str::is_empty)
-            || rest.chars().any(|symbol| symbol.is_whitespace() || symbol.is_control())
-        {
-            return Err(Invalid::new("it names no host, or has a space or a line break", help));
-        }
-        Ok(text)
-    }
-}
-
-/// What is wrong with a secret, without the secret.
-fn refuse(what: &str, variable: &str, place: Span, invalid: Invalid, cx: &mut Context<'_>) {
-    let broken = Diagnostic::error(format!("{what} cannot be used"));
-    cx.report(match place.is_somewhere() {
-        true => broken.at(place, invalid.label).help(invalid.help),
-        false => broken
-            .at_file(&cx.sources.dir.clone())
-            .help(format!("`{variable}`: {}", invalid.label))
-            .help(invalid.help),
-    });
 }
 
 /// Certificates to trust, as PEM.

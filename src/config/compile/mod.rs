@@ -15,8 +15,9 @@ mod process;
 mod rewrite;
 mod routes;
 mod upstreams;
+mod url;
 
-pub(crate) use fleet::Settings;
+pub(crate) use fleet::{Settings, compile_store};
 
 use super::certificate::Certificate;
 use super::diagnostic::{Diagnostic, Findings};

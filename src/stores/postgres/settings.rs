@@ -170,6 +170,11 @@ impl Server {
             let help = "write `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
             return Err(refused("does not begin with `postgres://`".to_owned(), help));
         }
+        if url.matches('@').nth(1).is_some() {
+            // What follows the first would be read, and told, as something else than a secret.
+            let help = "write the `@` of a password as `%40`";
+            return Err(refused("has more than one `@`".to_owned(), help));
+        }
         let (rest, mode, root) = take_tls(url)
             .map_err(|problem| refused(problem, "remove the option, or mend its value"))?;
         // What the parser says names options, never their values.
@@ -220,7 +225,7 @@ fn take_tls(url: &str) -> Result<(String, Option<Mode>, Option<PathBuf>), String
                 mode = Some(Mode::Require);
             }
             Some(("sslmode", _)) => {
-                let known = "disable, prefer, require, verify-ca, verify-full";
+                let known = "disable, allow, prefer, require, verify-ca, verify-full";
                 return Err(format!("has an `sslmode` that is none of {known}"));
             }
             Some(("sslrootcert", "system")) => root = None,
@@ -377,6 +382,7 @@ mod tests {
         let table = [
             ("mysql://u:s3cret@db/gw", "does not begin with `postgres://`"),
             ("postgres://u:s3c@ret@db/gw", "write the `@` of a password as `%40`"),
+            ("postgres://u:s3c@x?ret@db/gw", "write the `@` of a password as `%40`"),
             ("postgres://u:s3cret@db/gw?sslmode=maybe", "`sslmode` that is none of"),
             ("postgres://u:s3cret@db/gw?sslrootcert=%2", "`%` without two hex digits"),
             ("postgres://u:s3cret@db/gw?sslrootcert=/nowhere/ca.pem", "`/nowhere/ca.pem`"),
