@@ -441,7 +441,7 @@ fn four_variables_are_all_that_a_fleet_needs() {
     let fixed = loaded.config.fixed;
     let StoreDef::Postgres(postgres) = &fixed.store else { panic!("{:?}", fixed.store) };
     assert_eq!(postgres.url.expose(), "postgresql://gateway@db/gateway");
-    assert_eq!((postgres.pool.get(), postgres.lookups_per_second.get()), (8, 5000));
+    assert_eq!((postgres.pool.get(), postgres.lookups_per_second.get()), (10, 5000));
     assert_eq!(fixed.redis.as_ref().unwrap().url.expose(), "rediss://redis:6379");
     assert_eq!((fixed.fleet.expected.get(), fixed.cache.keys.get()), (3, 50_000));
     assert!(postgres.replica_url.is_none() && fixed.admin.tokens.is_empty());
@@ -543,7 +543,7 @@ fn what_a_fleet_shares_needs_a_restart_and_no_url_is_told() {
     }
     let with_ca = good.replace("DATABASE\"", "DATABASE\"\nca = \"ca.pem\"");
     assert!(told(&with_ca).contains("running: another authority"));
-    assert!(told(&good.replace("DATABASE\"", "DATABASE\"\npool = 9")).contains("pool = 8"));
+    assert!(told(&good.replace("DATABASE\"", "DATABASE\"\npool = 9")).contains("pool = 10"));
     assert!(told("").contains("running: PostgreSQL"));
 }
 
