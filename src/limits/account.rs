@@ -49,7 +49,7 @@ pub(super) struct Account {
     seen: bool,
     /// How often the log has answered.
     pub(super) answers: u32,
-    /// Let through before anything was known, and not yet paid for nor handed to the log.
+    /// Let through without the fleet's counter, and not yet paid for nor handed to the log.
     owed: u64,
     /// Let through before anything was known, ever.
     blind: u64,
@@ -142,14 +142,16 @@ impl Account {
         self.pending = self.pending.saturating_sub(1);
     }
 
-    /// Takes one of this task's share of what was left when Redis was last seen.
-    pub(super) fn take_share(&mut self, permits: u64, tasks: u64) -> Option<u64> {
+    /// Takes one of this task's share of what was left when Redis was last seen. It owes it to the
+    /// fleet's counter, unless that may have been charged already.
+    pub(super) fn take_share(&mut self, permits: u64, tasks: u64, owes: bool) -> Option<u64> {
         if let Some(held) = self.held.checked_sub(1) {
             self.held = held;
         } else {
             let left = permits.saturating_sub(self.used);
             let share = self.share.get_or_insert(left.div_ceil(tasks.max(1)));
             *share = share.checked_sub(1)?;
+            self.owed += u64::from(owes);
         }
         self.pending += 1;
         Some(self.share.unwrap_or(self.held))

@@ -83,6 +83,7 @@ impl Ledger {
     async fn ask_group(self: &Arc<Self>, mut group: Vec<&mut Charge<'_>>, deadline: Instant) {
         let asked = self.clock.now();
         let answer = self.ask_fleet(&group, deadline).await;
+        let sent = answer == Err(FleetError::Timeout);
         let (taken, charged) = match answer {
             Ok(Answer::Charged(taken)) => (taken, true),
             Ok(Answer::Refused(taken)) => (taken, false),
@@ -92,7 +93,10 @@ impl Ledger {
         for charge in &mut group {
             match taken.next() {
                 Some(taken) => self.hear(charge, taken, charged, asked),
-                None => self.fall_back(charge),
+                None => {
+                    charge.sent = sent;
+                    self.fall_back(charge);
+                }
             }
         }
         for charge in group.iter_mut().filter(|charge| charge.outcome == Outcome::Open) {
@@ -125,7 +129,9 @@ impl Ledger {
             if let (Gauge::Quota(quota), Asked::Quota { known, .. }) =
                 (charge.rule.gauge, &mut take.account)
             {
-                *known = Some(self.look_up(charge, quota, deadline).await?);
+                // So far nothing was charged.
+                let used = self.look_up(charge, quota, deadline).await;
+                *known = Some(used.map_err(|_| FleetError::Open)?);
             }
         }
         if left().is_zero() {

@@ -106,9 +106,10 @@ impl Ledger {
         let key = self.account_key(charge, quota);
         let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
         let left = self.span(quota).left(self.clock.unix_time());
+        let owes = !charge.sent;
         let take = |account: &mut Account| {
             (!ask_first || !account.is_new() || account.held() > 0)
-                .then(|| account.take_share(permits, tasks))
+                .then(|| account.take_share(permits, tasks, owes))
         };
         let taken = self.account(key, charge, quota, take);
         match taken.or_else(|| self.spare_account(charge, quota, take)) {
