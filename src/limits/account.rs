@@ -6,7 +6,11 @@
 //! one at a time, and goes back after [`TERM`] unless it is in use: so a quota is neither exceeded nor
 //! lost, except for what a task holds when it is killed.
 //!
-//! Must stay true: `pending` counts each admission once, whoever granted it.
+//! Until Redis or the log has said what is used, nothing is known to be left: only [`BLIND`] are let
+//! through, and the counter is asked for those as soon as it can be.
+//!
+//! Must stay true: `pending` counts each admission once, whoever granted it; what only stands here is
+//! never forgotten before its period is over.
 
 use super::calendar::Span;
 use super::lease::Pace;
@@ -23,6 +27,11 @@ pub(super) const TERM: Duration = Duration::from_secs(1);
 const AHEAD: f32 = 250.0;
 /// Of what is left, all tasks together hold at most one part in so many.
 const PARTS: u64 = 4;
+/// So many are let through before anybody has said what is used.
+const BLIND: u64 = 1;
+/// After so many seconds without a request an account that others know of is forgotten. By then a
+/// batch that it was drained into has been applied, or the log is away.
+const FORGOTTEN: u64 = 15;
 
 /// One quota's use.
 #[derive(Debug)]
@@ -36,8 +45,18 @@ pub(super) struct Account {
     pending: u64,
     /// Taken from Redis and not yet used.
     held: u64,
-    /// What the log knew is in it.
-    seeded: bool,
+    /// Redis or the log has said what is used.
+    seen: bool,
+    /// How often the log has answered.
+    pub(super) answers: u32,
+    /// Let through without the fleet's counter, and not yet paid for nor handed to the log.
+    owed: u64,
+    /// Let through before anything was known, ever.
+    blind: u64,
+    /// Redis or the log can say later what is in it.
+    kept: bool,
+    /// The last request, in seconds since 1970.
+    pub(super) touched: u64,
     /// Whether the log is to hear of it.
     durable: bool,
     /// Told when the log has answered what it is being asked.
@@ -52,7 +71,13 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(rule: &Arc<str>, subject: u128, span: Span, durable: bool) -> Self {
+    pub(super) fn new(
+        rule: &Arc<str>,
+        subject: u128,
+        span: Span,
+        durable: bool,
+        kept: bool,
+    ) -> Self {
         Self {
             rule: Arc::clone(rule),
             subject,
@@ -60,7 +85,12 @@ impl Account {
             used: 0,
             pending: 0,
             held: 0,
-            seeded: false,
+            seen: false,
+            answers: 0,
+            owed: 0,
+            blind: 0,
+            kept,
+            touched: 0,
             durable,
             seeding: None,
             asking: false,
@@ -72,13 +102,14 @@ impl Account {
 
     /// Whether what the log knows must be asked for first.
     pub(super) const fn is_new(&self) -> bool {
-        self.durable && !self.seeded
+        self.durable && !self.seen
     }
 
     /// Takes in what the log knew.
     pub(super) fn seed(&mut self, total: u64) {
         self.raise(total);
-        self.seeded = true;
+        self.answers = self.answers.wrapping_add(1);
+        self.share = None;
     }
 
     /// Takes one where nobody else counts; what is left after it.
@@ -111,17 +142,35 @@ impl Account {
         self.pending = self.pending.saturating_sub(1);
     }
 
-    /// Takes one of this task's share of what was left when Redis was last seen.
-    pub(super) fn take_share(&mut self, permits: u64, tasks: u64) -> Option<u64> {
+    /// Takes one of this task's share of what was left when Redis was last seen. It owes it to the
+    /// fleet's counter, unless that may have been charged already.
+    pub(super) fn take_share(&mut self, permits: u64, tasks: u64, owes: bool) -> Option<u64> {
         if let Some(held) = self.held.checked_sub(1) {
             self.held = held;
         } else {
             let left = permits.saturating_sub(self.used);
             let share = self.share.get_or_insert(left.div_ceil(tasks.max(1)));
             *share = share.checked_sub(1)?;
+            self.owed += u64::from(owes);
         }
         self.pending += 1;
         Some(self.share.unwrap_or(self.held))
+    }
+
+    /// Takes one although nobody has said yet what is used; whether that may be.
+    pub(super) const fn take_blind(&mut self) -> bool {
+        if self.blind >= BLIND {
+            return false;
+        }
+        self.blind += 1;
+        self.owed += 1;
+        self.pending += 1;
+        true
+    }
+
+    /// What the fleet's counter has yet to be charged for.
+    pub(super) const fn owed(&self) -> u64 {
+        self.owed
     }
 
     /// Counts what was let through although nobody could count it.
@@ -148,6 +197,9 @@ impl Account {
     /// What Redis gave, one of them for a request if `used` says so.
     pub(super) const fn granted(&mut self, granted: u64, used: bool, remaining: u64, permits: u64) {
         self.held += granted.saturating_sub(used as u64);
+        let paid = if self.owed < self.held { self.owed } else { self.held };
+        self.owed -= paid;
+        self.held -= paid;
         self.pending += used as u64;
         self.saw(remaining, permits);
     }
@@ -156,6 +208,7 @@ impl Account {
     pub(super) const fn saw(&mut self, remaining: u64, permits: u64) {
         self.used = permits.saturating_sub(remaining);
         self.share = None;
+        self.seen = true;
     }
 
     /// What to give back, since it is not in use.
@@ -177,19 +230,22 @@ impl Account {
         self.held
     }
 
-    /// What is known to be used.
+    /// What is known to be used, without what is owed.
     pub(super) const fn used(&self) -> u64 {
-        self.used
+        self.used.saturating_sub(self.owed)
     }
 
     /// Raises what is known to be used to a total that does not know of what is pending here.
     pub(super) fn raise(&mut self, total: u64) {
         self.used = self.used.max(total + self.pending);
+        self.seen = true;
     }
 
     /// What has yet to be handed to the log, once.
     pub(super) fn drain(&mut self) -> Option<QuotaCount> {
         let used = std::mem::replace(&mut self.pending, 0);
+        // From here on it reaches the counter by way of the log.
+        self.owed = 0;
         (used > 0 && self.durable).then(|| QuotaCount {
             rule: Arc::clone(&self.rule),
             subject: self.subject,
@@ -205,6 +261,60 @@ impl Entry for Account {
     type Now = Duration;
 
     fn is_idle(&self, now: Duration) -> bool {
-        self.pending == 0 && self.span.ends < now.as_secs()
+        let now = now.as_secs();
+        let in_use = self.held > 0 || self.asking || self.tended || self.seeding.is_some();
+        let elsewhere = self.kept && !in_use && self.touched.saturating_add(FORGOTTEN) < now;
+        self.pending == 0 && (self.span.ends < now || elsewhere)
+    }
+
+    fn tick(now: Duration) -> u64 {
+        now.as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Duration = Duration::from_secs(43_200);
+
+    fn account(kept: bool) -> Account {
+        let span = Span { starts: 0, ends: 86_400 };
+        let mut account = Account::new(&"r".into(), 1, span, true, kept);
+        account.touched = NOON.as_secs();
+        account
+    }
+
+    #[test]
+    fn what_others_know_of_is_forgotten_soon_and_anything_else_with_its_period() {
+        let (soon, day) = (Duration::from_secs(16), Duration::from_secs(86_400));
+        for (kept, used, forgotten) in
+            [(true, false, true), (true, true, false), (false, false, false)]
+        {
+            let mut account = account(kept);
+            account.seed(3);
+            assert!(!used || account.take_here(10).is_some());
+            assert!(!account.is_idle(NOON + Duration::from_secs(15)));
+            assert_eq!(account.is_idle(NOON + soon), forgotten, "{kept} {used}");
+            account.drain();
+            assert_eq!(account.is_idle(NOON + soon), kept);
+            assert!(account.is_idle(NOON + day));
+        }
+        let mut held = account(true);
+        held.granted(2, true, 7, 10);
+        held.drain();
+        assert!(!held.is_idle(NOON + soon), "what is held must go back first");
+    }
+
+    #[test]
+    fn what_was_let_through_blind_is_paid_with_the_first_that_the_counter_gives() {
+        let mut account = account(true);
+        assert!(account.is_new() && account.take_blind());
+        assert!(!account.take_blind(), "only once");
+        account.seed(200);
+        assert_eq!((account.used(), account.owed()), (200, 1), "the counter does not know of it");
+        account.granted(2, true, 98, 300);
+        assert_eq!((account.held(), account.owed()), (0, 0));
+        assert_eq!(account.drain().unwrap().used, 2);
     }
 }

@@ -6,7 +6,6 @@
 //!
 //! Must stay true: whatever the fleet's counters do, [`Ledger::settle`] is over by its deadline.
 
-use super::account::Account;
 use super::charge::{Charge, Origin, Outcome, Way};
 use super::few::Few;
 use super::fleet::{Account as Asked, Answer, FleetError, Flow, Take, Taken};
@@ -56,6 +55,9 @@ impl Ledger {
                 (Way::Lease, Gauge::Rate(meter)) => {
                     work.push(Box::pin(self.wait_for_lease(charge, meter, deadline)));
                 }
+                (Way::Fall, Gauge::Quota(quota)) => {
+                    work.push(Box::pin(self.take_quota_share_late(charge, quota, deadline)));
+                }
                 (Way::Here, Gauge::Quota(quota)) => {
                     work.push(Box::pin(self.take_quota_here_late(charge, quota, deadline)));
                 }
@@ -81,6 +83,7 @@ impl Ledger {
     async fn ask_group(self: &Arc<Self>, mut group: Vec<&mut Charge<'_>>, deadline: Instant) {
         let asked = self.clock.now();
         let answer = self.ask_fleet(&group, deadline).await;
+        let sent = answer == Err(FleetError::Timeout);
         let (taken, charged) = match answer {
             Ok(Answer::Charged(taken)) => (taken, true),
             Ok(Answer::Refused(taken)) => (taken, false),
@@ -90,7 +93,15 @@ impl Ledger {
         for charge in &mut group {
             match taken.next() {
                 Some(taken) => self.hear(charge, taken, charged, asked),
-                None => self.fall_back(charge),
+                None => {
+                    charge.sent = sent;
+                    self.fall_back(charge);
+                }
+            }
+        }
+        for charge in group.iter_mut().filter(|charge| charge.outcome == Outcome::Open) {
+            if let Gauge::Quota(quota) = charge.rule.gauge {
+                self.take_quota_share_late(charge, quota, deadline).await;
             }
         }
     }
@@ -118,7 +129,9 @@ impl Ledger {
             if let (Gauge::Quota(quota), Asked::Quota { known, .. }) =
                 (charge.rule.gauge, &mut take.account)
             {
-                *known = Some(self.look_up(charge, quota, deadline).await?);
+                // So far nothing was charged.
+                let used = self.look_up(charge, quota, deadline).await;
+                *known = Some(used.map_err(|_| FleetError::Open)?);
             }
         }
         if left().is_zero() {
@@ -180,24 +193,6 @@ impl Ledger {
             };
             charge.outcome = Outcome::Refused(wait);
         }
-    }
-
-    /// Waits until the log has said what is used of a quota.
-    async fn look_up(
-        self: &Arc<Self>,
-        charge: &Charge<'_>,
-        quota: super::rule::Quota,
-        deadline: Instant,
-    ) -> Result<u64, FleetError> {
-        let key = self.account_key(charge, quota);
-        let news = self.begin_seeding(charge, quota).ok_or(FleetError::Broken)?;
-        let mut told = std::pin::pin!(news.notified());
-        told.as_mut().enable();
-        let busy = self.accounts.find(key, |account| account.seeding.is_some());
-        if busy == Some(true) && tokio::time::timeout_at(deadline, told).await.is_err() {
-            return Err(FleetError::Timeout);
-        }
-        self.accounts.find(key, |account: &mut Account| account.used()).ok_or(FleetError::Broken)
     }
 }
 

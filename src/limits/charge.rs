@@ -62,13 +62,15 @@ pub(super) struct Charge<'r> {
     pub(super) rule: &'r Prepared,
     pub(super) counted: Counted,
     pub(super) way: Way,
+    /// A question was sent and not answered: it may have been charged.
+    pub(super) sent: bool,
     pub(super) origin: Origin,
     pub(super) outcome: Outcome,
 }
 
 impl<'r> Charge<'r> {
     pub(super) const fn new(rule: &'r Prepared, counted: Counted, way: Way) -> Self {
-        Self { rule, counted, way, origin: Origin::Gone, outcome: Outcome::Open }
+        Self { rule, counted, way, sent: false, origin: Origin::Gone, outcome: Outcome::Open }
     }
 
     /// Whether the request may not go on because of this rule.

@@ -11,14 +11,17 @@ use super::grant::Left;
 use super::lease::Lease;
 use super::rule::{OnStoreFailure, Period, Precision};
 use super::rule_set::{Gauge, Prepared};
+use super::seeding::Unread;
 use super::slots::Slots;
 use super::subject::Keyring;
 use super::usage::UsageLog;
 use super::vitals::Tally;
 use crate::telemetry::{Clock, Moment};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Leases, and accounts of quotas: some 300 bytes each.
 const SLOTS: usize = 200_000;
@@ -35,6 +38,8 @@ pub(super) struct Ledger {
     pub(super) keyring: Keyring,
     pub(super) counters: Counters,
     pub(super) accounts: Slots<Account>,
+    /// One account for each quota, for those subjects that find no room.
+    pub(super) spare: Slots<Account>,
     pub(super) leases: Slots<Lease>,
     /// Until when a counter of the fleet has nothing, by the rule as it was then.
     pub(super) denials: Cache<u128, (Gauge, Moment)>,
@@ -43,6 +48,9 @@ pub(super) struct Ledger {
     pub(super) tally: Tally,
     /// Tasks, as far as others than the fleet's counters know.
     pub(super) expected: AtomicU32,
+    /// When this began to count: a quota's period that began later began with nothing.
+    pub(super) since: Duration,
+    pub(super) unread: Mutex<Unread>,
 }
 
 impl Ledger {
@@ -54,10 +62,13 @@ impl Ledger {
         log: Option<Arc<dyn UsageLog>>,
     ) -> Self {
         Self {
+            since: clock.unix_time(),
+            unread: Mutex::default(),
             clock,
             keyring,
             counters: Counters::new(entries),
             accounts: Slots::new(SLOTS),
+            spare: Slots::new(SLOTS),
             leases: Slots::new(SLOTS),
             // It takes its memory at once.
             denials: Cache::new(if fleet.is_some() { DENIALS } else { 1 }),
@@ -199,7 +210,10 @@ impl Ledger {
                 self.leases.find(key, |lease| lease.give_back(dies, now));
             }
             Origin::Quota(account) => {
-                self.accounts.find(account, Account::give_back_here);
+                // A key is a subject's or a rule's, so only one of them has it.
+                if self.accounts.find(account, Account::give_back_here).is_none() {
+                    self.spare.find(account, Account::give_back_here);
+                }
             }
             Origin::HeldQuota(account) => {
                 self.accounts.find(account, Account::give_back_held);

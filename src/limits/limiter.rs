@@ -80,7 +80,8 @@ impl Limiter {
     /// use. Above zero means: more subjects are active than the limiter has counters.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.ledger.counters.overflowed()
+        let quotas = self.ledger.tally.overflowed.load(Ordering::Relaxed);
+        self.ledger.counters.overflowed() + quotas
     }
 
     /// How the limits are doing.
@@ -224,9 +225,10 @@ impl fmt::Debug for Limiter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fleet::{Answer, FleetError, Take, Work};
     use super::super::refused::Refused;
     use super::super::rule::{
-        Measure, Mode, OnStoreFailure, Period, Precision, Rate, Scope, Subject,
+        Measure, Mode, OnStoreFailure, Period, Precision, Quota, QuotaPeriod, Rate, Scope, Subject,
     };
     use super::super::subject::KeySubject;
     use super::*;
@@ -302,6 +304,53 @@ mod tests {
                 assert!(grant.would_refuse().is_empty());
             }
         }
+    }
+
+    /// Counters of a fleet that never answer.
+    struct Away;
+
+    #[async_trait::async_trait]
+    impl FleetCounters for Away {
+        fn ready(&self, _: u128) -> bool {
+            false
+        }
+
+        fn is_degraded(&self) -> bool {
+            true
+        }
+
+        fn tasks(&self) -> u32 {
+            1
+        }
+
+        async fn take(&self, _: u128, _: &[Take], _: Duration) -> Result<Answer, FleetError> {
+            Err(FleetError::Open)
+        }
+
+        fn start(&self, _: Work) {}
+    }
+
+    #[test]
+    fn a_flood_of_subjects_of_one_quota_does_not_lock_out_those_of_another() {
+        let limiter = Limiter::with_stores(Clock::manual(), SECRET, Some(Arc::new(Away)), None);
+        let quota = |name: &str| {
+            let permits = NonZeroU32::new(3).unwrap();
+            let measure = Measure::Quota(Quota { permits, per: QuotaPeriod::Month });
+            limiter.prepare(&[Rule { measure, ..rule(name, 1, 1, Subject::Address) }])
+        };
+        let (flooded, other) = (quota("flooded"), quota("other"));
+        let reserve = |set: &RuleSet, number: u32| {
+            let address = std::net::Ipv4Addr::from_bits(number).into();
+            let subjects = Subjects { address, consumer: None, key: None };
+            limiter.reserve(&[set], &subjects).now_or_never().expect("an answer at once").is_ok()
+        };
+        let through = (0..260_000).filter(|n| reserve(&flooded, *n)).count();
+        assert!((199_000..=200_064 + 3).contains(&through), "{through}");
+        let before = limiter.overflowed();
+        assert!(before > 50_000, "{before}");
+        let outcomes: Vec<_> = (0..5).map(|n| reserve(&other, n)).collect();
+        assert_eq!(outcomes, [true, true, true, false, false], "they share one account");
+        assert_eq!(limiter.overflowed(), before + 5);
     }
 
     #[test]

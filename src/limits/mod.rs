@@ -32,6 +32,7 @@ mod quotas;
 mod refused;
 pub mod rule;
 mod rule_set;
+mod seeding;
 mod slots;
 mod subject;
 mod table;

@@ -12,10 +12,9 @@ use super::rule::{Precision, Quota};
 use super::rule_set::Prepared;
 use super::subject::Counted;
 use super::usage::QuotaCount;
+use super::vitals::Tally;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// Spreads periods over the keys of accounts.
 const MIX: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
@@ -27,12 +26,12 @@ const NO_LIMIT: u64 = 1 << 52;
 const SIDE_BY_SIDE: usize = 32;
 
 /// A counter of the fleet that somebody looks after beside requests.
-struct Errand {
-    key: u128,
-    rule: Arc<str>,
-    subject: u128,
-    span: Span,
-    permits: u64,
+pub(super) struct Errand {
+    pub(super) key: u128,
+    pub(super) rule: Arc<str>,
+    pub(super) subject: u128,
+    pub(super) span: Span,
+    pub(super) permits: u64,
 }
 
 impl Ledger {
@@ -49,32 +48,7 @@ impl Ledger {
         self.quota_here(charge, quota, self.log.is_some());
     }
 
-    /// Asks the log first, for as long as there is time.
-    pub(super) async fn take_quota_here_late(
-        self: &Arc<Self>,
-        charge: &mut Charge<'_>,
-        quota: Quota,
-        deadline: Instant,
-    ) {
-        let key = self.account_key(charge, quota);
-        if let Some(log) = &self.log {
-            let span = self.span(quota);
-            let asked = log.quota_used(&charge.rule.id, charge.counted.subject, span.starts);
-            // What the log cannot say now, its next answer to a batch will.
-            let total = match tokio::time::timeout_at(deadline, asked).await {
-                Ok(Ok(total)) => total,
-                Ok(Err(error)) => {
-                    log::warn!(error:% = error; "a quota begins without what was used before");
-                    0
-                }
-                Err(_) => 0,
-            };
-            self.accounts.find(key, |account| account.seed(total));
-        }
-        self.quota_here(charge, quota, false);
-    }
-
-    fn quota_here(&self, charge: &mut Charge<'_>, quota: Quota, ask_first: bool) {
+    pub(super) fn quota_here(&self, charge: &mut Charge<'_>, quota: Quota, ask_first: bool) {
         let left = self.span(quota).left(self.clock.unix_time());
         let permits = permits(quota);
         let mut key = self.account_key(charge, quota);
@@ -84,8 +58,8 @@ impl Ledger {
         let mut taken = self.account(key, charge, quota, take);
         if taken.is_none() {
             // Who finds no place shares one for each rule.
-            key = charge.rule.overflow_key();
-            taken = self.account(key, charge, quota, take);
+            key = self.spare_key(charge, quota);
+            taken = self.spare_account(charge, quota, take);
         }
         charge.outcome = match taken {
             Some(None) => Outcome::Open,
@@ -118,14 +92,30 @@ impl Ledger {
         }
     }
 
-    /// Takes one of this task's share.
+    /// Takes one of this task's share. [`Outcome::Open`] means that nobody has said yet what is left.
     pub(super) fn take_quota_share(&self, charge: &Charge<'_>, quota: Quota) -> Outcome {
+        self.quota_share(charge, quota, self.log.is_some())
+    }
+
+    pub(super) fn quota_share(
+        &self,
+        charge: &Charge<'_>,
+        quota: Quota,
+        ask_first: bool,
+    ) -> Outcome {
         let key = self.account_key(charge, quota);
         let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
         let left = self.span(quota).left(self.clock.unix_time());
-        match self.account(key, charge, quota, |account| account.take_share(permits, tasks)) {
-            Some(Some(remaining)) => Outcome::Granted(Left::new(remaining, left)),
-            Some(None) | None => Outcome::Refused(left),
+        let owes = !charge.sent;
+        let take = |account: &mut Account| {
+            (!ask_first || !account.is_new() || account.held() > 0)
+                .then(|| account.take_share(permits, tasks, owes))
+        };
+        let taken = self.account(key, charge, quota, take);
+        match taken.or_else(|| self.spare_account(charge, quota, take)) {
+            Some(None) => Outcome::Open,
+            Some(Some(Some(remaining))) => Outcome::Granted(Left::new(remaining, left)),
+            Some(Some(None)) | None => Outcome::Refused(left),
         }
     }
 
@@ -141,8 +131,10 @@ impl Ledger {
         let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
         let key = key_of(charge.counted, span);
         let size = match charge.rule.precision {
-            Precision::Exact => None,
-            Precision::Leased => self.accounts.find(key, |account| account.size(permits, tasks)),
+            Precision::Exact => self.accounts.find(key, |account| 1 + account.owed()),
+            Precision::Leased => {
+                self.accounts.find(key, |account| account.size(permits, tasks) + account.owed())
+            }
         };
         (self.asked(span, permits, None), signed(size.unwrap_or(1)))
     }
@@ -176,44 +168,6 @@ impl Ledger {
             fleet.start(Box::pin(Arc::clone(self).tend(self.errand(charge, quota))));
         }
         Left::new(taken.remaining + held, self.span(quota).left(self.clock.unix_time()))
-    }
-
-    /// Has somebody read from the log what is used, if nobody does yet; who is told then.
-    pub(super) fn begin_seeding(
-        self: &Arc<Self>,
-        charge: &Charge<'_>,
-        quota: Quota,
-    ) -> Option<Arc<Notify>> {
-        let key = self.account_key(charge, quota);
-        let (news, new) = self.account(key, charge, quota, |account| {
-            let new = account.seeding.is_none();
-            (Arc::clone(account.seeding.get_or_insert_default()), new)
-        })?;
-        if let (true, Some(fleet)) = (new, &self.fleet) {
-            let (ledger, errand) = (Arc::clone(self), self.errand(charge, quota));
-            fleet.start(Box::pin(async move { ledger.read_log(&errand).await }));
-        }
-        Some(news)
-    }
-
-    async fn read_log(&self, errand: &Errand) {
-        let total = match &self.log {
-            None => 0,
-            Some(log) => {
-                log.quota_used(&errand.rule, errand.subject, errand.span.starts)
-                    .await
-                    .unwrap_or_else(|error| {
-                        // What is known here has to do until the log answers to the next batch.
-                        log::warn!(error:% = error; "a quota begins without what was used before");
-                        0
-                    })
-            }
-        };
-        let news = self.accounts.find(errand.key, |account| {
-            account.seed(total);
-            account.seeding.take()
-        });
-        news.flatten().iter().for_each(|news| news.notify_waiters());
     }
 
     /// Gives one back that a request took and did not use.
@@ -330,7 +284,7 @@ impl Ledger {
         }
     }
 
-    fn errand(&self, charge: &Charge<'_>, quota: Quota) -> Errand {
+    pub(super) fn errand(&self, charge: &Charge<'_>, quota: Quota) -> Errand {
         let span = self.span(quota);
         Errand {
             key: key_of(charge.counted, span),
@@ -341,7 +295,7 @@ impl Ledger {
         }
     }
 
-    fn account<R>(
+    pub(super) fn account<R>(
         &self,
         key: u128,
         charge: &Charge<'_>,
@@ -351,15 +305,41 @@ impl Ledger {
         let now = self.clock.unix_time();
         let make = || {
             let durable = charge.rule.shared || self.fleet.is_none();
+            let kept = durable && (self.fleet.is_some() || self.log.is_some());
             let span = Span::around(quota.per, now);
-            Account::new(&charge.rule.id, charge.counted.subject, span, durable)
+            Account::new(&charge.rule.id, charge.counted.subject, span, durable, kept)
         };
-        self.accounts.entry(key, now, make, work)
+        self.accounts.entry(key, now, make, |account| {
+            account.touched = now.as_secs();
+            work(account)
+        })
+    }
+
+    /// The account that those share who find no room. The log does not hear of it: nobody can say
+    /// whose it is.
+    fn spare_account<R>(
+        &self,
+        charge: &Charge<'_>,
+        quota: Quota,
+        work: impl FnOnce(&mut Account) -> R,
+    ) -> Option<R> {
+        Tally::add(&self.tally.overflowed, 1);
+        let span = self.span(quota);
+        let make = || Account::new(&charge.rule.id, charge.counted.subject, span, false, false);
+        self.spare.entry(self.spare_key(charge, quota), self.clock.unix_time(), make, work)
+    }
+
+    fn spare_key(&self, charge: &Charge<'_>, quota: Quota) -> u128 {
+        mixed(charge.rule.overflow_key(), self.span(quota))
     }
 }
 
 const fn key_of(counted: Counted, span: Span) -> u128 {
-    counted.key ^ (span.starts as u128).wrapping_mul(MIX)
+    mixed(counted.key, span)
+}
+
+const fn mixed(key: u128, span: Span) -> u128 {
+    key ^ (span.starts as u128).wrapping_mul(MIX)
 }
 
 fn permits(quota: Quota) -> u64 {

@@ -1,7 +1,8 @@
 //! A bounded map of what is kept for each rule and subject beside plain counters: leases, quotas.
 //!
 //! Must stay true: it never holds more than it was made for; what is in use is never dropped; a call
-//! does as much work as one shard has entries at most, and that only when one was added.
+//! does as much work as one shard has entries at most, and that only when one was added, or once in a
+//! tick of its time for a shard that is full.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -18,6 +19,9 @@ pub(super) trait Entry {
 
     /// Whether it is worth no more than none.
     fn is_idle(&self, now: Self::Now) -> bool;
+
+    /// A time as a number that seldom changes: a full shard is swept once for each.
+    fn tick(now: Self::Now) -> u64;
 }
 
 /// The map. Keys are hashes already.
@@ -29,12 +33,14 @@ pub(super) struct Slots<E> {
 struct Shard<E> {
     entries: HashMap<u128, E, BuildHasherDefault<Hashed>>,
     sweep_at: usize,
+    /// When it was swept and remained full.
+    full: Option<u64>,
 }
 
 impl<E: Entry> Slots<E> {
     /// Room for about `most` entries. Memory is taken as they come.
     pub(super) fn new(most: usize) -> Self {
-        let shard = || Mutex::new(Shard { entries: HashMap::default(), sweep_at: FEW });
+        let shard = || Mutex::new(Shard { entries: HashMap::default(), sweep_at: FEW, full: None });
         Self {
             shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
             most: most.div_ceil(SHARDS),
@@ -58,13 +64,18 @@ impl<E: Entry> Slots<E> {
         if let Some(entry) = shard.entries.get_mut(&key) {
             return Some(work(entry));
         }
-        if shard.entries.len() >= shard.sweep_at.min(self.most) {
+        let is_full = shard.entries.len() >= self.most;
+        if is_full && shard.full == Some(E::tick(now)) {
+            return None;
+        }
+        if is_full || shard.entries.len() >= shard.sweep_at {
             shard.entries.retain(|_, entry| !entry.is_idle(now));
             shard.sweep_at = (shard.entries.len() * 2).max(FEW);
             let wanted = shard.sweep_at;
             shard.entries.shrink_to(wanted);
         }
-        if shard.entries.len() >= self.most {
+        shard.full = (shard.entries.len() >= self.most).then(|| E::tick(now));
+        if shard.full.is_some() {
             return None;
         }
         Some(work(shard.entries.entry(key).or_insert_with(make)))
@@ -113,6 +124,10 @@ mod tests {
 
         fn is_idle(&self, now: u32) -> bool {
             self.0 <= now
+        }
+
+        fn tick(now: u32) -> u64 {
+            now.into()
         }
     }
 

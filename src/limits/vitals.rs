@@ -38,6 +38,8 @@ pub(super) struct Tally {
     pub(super) permits_died: AtomicU64,
     pub(super) exact_calls: AtomicU64,
     pub(super) denied_from_memory: AtomicU64,
+    /// Of quotas; counters count their own.
+    pub(super) overflowed: AtomicU64,
     share: AtomicU64,
     open: AtomicU64,
     closed: AtomicU64,

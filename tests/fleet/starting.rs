@@ -100,3 +100,31 @@ async fn a_gateway_starts_without_redis_and_lets_its_share_through() {
         assert_eq!(metrics.sum("gateway_limits_degraded", &[]), 1.0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_says_once_why_redis_is_of_no_use_and_once_that_it_is_again() {
+    const AWAY: &str = "Redis is not of use";
+    let mut fleet = Fleet::builder().tasks(1).redis().prepare().await;
+    let memory = |fleet: &Fleet, most: &str| {
+        for node in 0..fleet.redis().len() {
+            fleet.redis().cli(node, &["config", "set", "maxmemory", most]);
+        }
+    };
+    memory(&fleet, "1");
+    fleet.open().await;
+    let lines = |fleet: &Fleet, with: &str| {
+        let all = fleet.tasks[0].stderr().all().into_iter();
+        all.filter(|line| line.contains(with)).collect::<Vec<_>>()
+    };
+    let line = eventually("a reason", || lines(&fleet, AWAY).pop()).await;
+    assert!(line.contains("OOM") && line.contains("16384 of 16384"), "{line}");
+    memory(&fleet, "0");
+    eventually("an end of it", || lines(&fleet, "Redis answers for every key").pop()).await;
+
+    let gone = fleet.redis().masters()[0];
+    fleet.redis_mut().kill(gone);
+    let line = eventually("the next one", || lines(&fleet, AWAY).into_iter().nth(1)).await;
+    assert!(line.contains("reason") && line.contains("of 16384"), "{line}");
+    assert!(!line.contains("16384 of"), "the others serve theirs: {line}");
+    assert_eq!(lines(&fleet, AWAY).len(), 2);
+}

@@ -148,7 +148,11 @@ async fn a_quota_holds_over_the_fleet_through_a_flush_of_redis_and_a_restart_of_
         "a quota of 300: {} before a flush, {} after it, {} after a restart",
         100, 100, third.0
     );
-    assert_eq!(third, (100, 100), "300 in a month, whatever happened");
+    // A task that is done may still hold a few ahead of need; they go back within a second.
+    assert!((90..=100).contains(&third.0), "300 in a month, whatever happened: {third:?}");
     tokio::time::sleep(FLUSHED).await;
-    assert_eq!(send(&fleet, &key, "/", 5).await, (0, 25), "and none after that");
+    let rest = send(&fleet, &key, "/", 5).await;
+    assert!(third.0 + rest.0 <= 100, "{third:?} and then {rest:?}");
+    tokio::time::sleep(FLUSHED).await;
+    assert!(third.0 + rest.0 + send(&fleet, &key, "/", 3).await.0 <= 100, "and none after that");
 }

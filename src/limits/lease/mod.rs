@@ -239,6 +239,10 @@ impl Entry for Lease {
     fn is_idle(&self, now: Moment) -> bool {
         !self.asking && now.since(self.pace.last) > REMEMBERED
     }
+
+    fn tick(now: Moment) -> u64 {
+        now.since(Moment::default()).as_secs()
+    }
 }
 
 /// How many permits are wanted, refused ones included.

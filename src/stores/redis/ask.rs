@@ -4,10 +4,11 @@
 
 use super::node::{Link, Node};
 use super::settings::{Address, address};
-use super::slots::slot;
+use super::slots::{SLOTS, slot};
 use super::{CacheUnavailable, Redis, Vitals};
 use crate::limits::fleet::FleetError;
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -135,7 +136,7 @@ impl Redis {
             }
             // Some keys of the slot have moved, and some not yet.
             ServerErrorKind::TryAgain => {}
-            _ => self.blame(&node),
+            _ => self.blame(&node, &error),
         }
         self.failures.count(FleetError::Server);
         Err(FleetError::Server)
@@ -150,7 +151,7 @@ impl Redis {
     ) -> Result<Value, Failed> {
         let Some(link) = node.link() else {
             self.failures.count(FleetError::Broken);
-            self.blame(node);
+            self.blame(node, &FleetError::Broken);
             return Err(Failed::Node(FleetError::Broken));
         };
         self.round_trips.fetch_add(1, Ordering::Relaxed);
@@ -175,24 +176,34 @@ impl Redis {
             {
                 return Err(Failed::Server(error));
             }
-            Ok(Err(_)) => {
+            Ok(Err(error)) => {
                 node.lose(&link);
                 self.well.store(false, Ordering::Release);
+                self.warn(&node.address, &error);
                 self.trouble.notify_one();
                 FleetError::Broken
             }
             Err(_) => FleetError::Timeout,
         };
         self.failures.count(error);
-        self.blame(node);
+        self.blame(node, &error);
         Err(Failed::Node(error))
     }
 
-    fn blame(&self, node: &Node) {
+    fn blame(&self, node: &Node, reason: &dyn fmt::Display) {
         if node.failed() {
             self.well.store(false, Ordering::Release);
-            log::warn!(node:% = node.address; "Redis does not answer; limits fall back to what their rules say");
+            self.warn(&node.address, reason);
             self.trouble.notify_one();
+        }
+    }
+
+    /// Says once, until all is well again, that something is not.
+    pub(super) fn warn(&self, node: &dyn fmt::Display, reason: &dyn fmt::Display) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            let slots = format!("{} of {SLOTS}", self.map.load().away());
+            log::warn!(node:%, reason:%, slots;
+                "Redis is not of use for these slots; limits fall back to what their rules say, and it is tried again");
         }
     }
 

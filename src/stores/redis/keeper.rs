@@ -122,13 +122,13 @@ struct View {
 
 /// Why no node could be asked: the last one that said so.
 struct Silent {
-    node: String,
+    node: Option<String>,
     error: String,
 }
 
 impl Default for Silent {
     fn default() -> Self {
-        Self { node: "any".to_owned(), error: "no answer in time".to_owned() }
+        Self { node: None, error: "no answer in time".to_owned() }
     }
 }
 
@@ -142,19 +142,15 @@ impl Redis {
     /// Finds out who has the slots, and reaches those that are not reached.
     async fn care(&self) {
         self.stale.store(false, Ordering::Relaxed);
-        match self.look().await {
+        let silent = match self.look().await {
             Ok(view) => {
                 let masters = view.ranges.iter().map(|(_, _, address)| address.clone());
                 self.roster.learn(masters.chain(view.replicas));
                 self.map.store(Arc::new(Map::of(&view.ranges, &self.map.load())));
+                None
             }
-            // A wrong password or authority is known by nothing else.
-            Err(silent) if !self.told.swap(true, Ordering::Relaxed) => {
-                log::warn!(node = silent.node, error = silent.error;
-                    "no node of Redis can be asked, it is tried again; limits fall back to what their rules say");
-            }
-            Err(_) => {}
-        }
+            Err(silent) => Some(silent),
+        };
         let map = self.map.load_full();
         let mut probes = JoinSet::new();
         for node in map.nodes.iter().filter(|node| node.is_lost()) {
@@ -166,11 +162,33 @@ impl Redis {
         // A breaker may have opened in between.
         if !is_well() {
             self.well.store(false, Ordering::Release);
+            self.tell(&map, silent);
         } else if !before {
             self.told.store(false, Ordering::Relaxed);
             log::info!(masters = map.nodes.len(); "Redis answers for every key");
             self.recovered.notify_waiters();
         }
+    }
+
+    /// Says what is not well, the node whose probe failed before anything else.
+    fn tell(&self, map: &Map, silent: Option<Silent>) {
+        let lost = map.nodes.iter().find(|node| node.is_lost());
+        match (lost, silent) {
+            (Some(node), _) => self.warn(&node.address, &node.reason()),
+            // A wrong password or authority is known by nothing else.
+            (None, Some(silent)) => {
+                let seeds = &self.settings.seeds;
+                let seeds: Vec<_> = seeds.iter().map(|seed| seed.to_string()).collect();
+                let node = silent.node.unwrap_or_else(|| seeds.join(", "));
+                self.warn(&node, &format!("{}{}", silent.error, self.hint()));
+            }
+            (None, None) => self.warn(&"none", &"slots have no owner"),
+        }
+    }
+
+    /// What else may be wrong.
+    const fn hint(&self) -> &'static str {
+        if self.settings.tls.is_some() { "; or the port does not speak TLS" } else { "" }
     }
 
     /// Asks every known node, and believes the one that has seen the most elections.
@@ -190,7 +208,7 @@ impl Redis {
             let seen = match seen {
                 Ok((Ok(seen), _)) => seen,
                 Ok((Err(error), address)) => {
-                    silent = Silent { node: address.to_string(), error: error.to_string() };
+                    silent = Silent { node: Some(address.to_string()), error: error.to_string() };
                     continue;
                 }
                 Err(_) => continue,
@@ -236,9 +254,9 @@ async fn reach(settings: Settings, node: Arc<Node>) {
         Ok(Ok(link)) => node.recover(link),
         Ok(Err(error)) => {
             log::debug!(node:% = node.address, error:% = error; "Redis cannot be reached");
-            node.give_up();
+            node.give_up(error.to_string());
         }
-        Err(_) => node.give_up(),
+        Err(_) => node.give_up("no answer in time".to_owned()),
     }
 }
 

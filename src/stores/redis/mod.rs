@@ -45,7 +45,7 @@ pub struct Redis {
     well: AtomicBool,
     /// The map is known to be wrong.
     stale: AtomicBool,
-    /// The log has said why no node can be asked.
+    /// The log has said what is not well, and not yet that it is over.
     told: AtomicBool,
     /// Wakes the keeper.
     trouble: Arc<Notify>,

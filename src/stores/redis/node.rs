@@ -6,6 +6,7 @@
 use super::settings::{Address, Settings};
 use super::slots::slot;
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
 use rustls_pki_types::ServerName;
@@ -26,6 +27,8 @@ const WAITING: usize = 1024;
 /// A connection. It ends with its last owner, whatever the node does.
 pub(super) struct Link {
     connection: MultiplexedConnection,
+    /// The node, or the way to it, has ended it.
+    over: Arc<AtomicBool>,
     _open: oneshot::Sender<()>,
 }
 
@@ -64,6 +67,8 @@ impl Link {
         let (connection, driver) =
             MultiplexedConnection::new_with_config(&login, stream, config).await?;
         let (open, closed) = oneshot::channel::<()>();
+        let over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&over);
         let mut drivers = JoinSet::new();
         drivers.spawn(async move {
             tokio::select! {
@@ -71,9 +76,10 @@ impl Link {
                 // An error is the news: nobody has the connection any more.
                 _ = closed => {}
             }
+            ended.store(true, Ordering::Relaxed);
         });
         drivers.detach_all();
-        Ok(Self { connection, _open: open })
+        Ok(Self { connection, over, _open: open })
     }
 
     pub(super) fn connection(&self) -> MultiplexedConnection {
@@ -87,6 +93,8 @@ pub(super) struct Node {
     link: ArcSwapOption<Link>,
     failures: AtomicU32,
     open: AtomicBool,
+    /// Why it was last of no use.
+    reason: Mutex<String>,
     /// A key of a slot that it has, to be written when it is probed.
     pub(super) probe: String,
 }
@@ -101,6 +109,7 @@ impl Node {
             link: ArcSwapOption::empty(),
             failures: AtomicU32::new(0),
             open: AtomicBool::new(false),
+            reason: Mutex::new("it was not reached yet".to_owned()),
             probe: format!("dh:{{{}}}:probe", tag.unwrap_or_default()),
         }
     }
@@ -117,7 +126,8 @@ impl Node {
 
     /// Whether it has to be reached again.
     pub(super) fn is_lost(&self) -> bool {
-        self.is_open() || self.link.load().is_none()
+        let link = self.link.load();
+        self.is_open() || link.as_ref().is_none_or(|link| link.over.load(Ordering::Relaxed))
     }
 
     /// An answer came.
@@ -148,8 +158,14 @@ impl Node {
         self.open.store(false, Ordering::Relaxed);
     }
 
+    /// Why it was last of no use.
+    pub(super) fn reason(&self) -> String {
+        self.reason.lock().clone()
+    }
+
     /// A probe failed.
-    pub(super) fn give_up(&self) {
+    pub(super) fn give_up(&self, reason: String) {
+        *self.reason.lock() = reason;
         self.open.store(true, Ordering::Relaxed);
         self.link.store(None);
     }

@@ -60,6 +60,13 @@ impl Map {
         self.nodes.get(usize::from(*self.owners.get(slot)?))
     }
 
+    /// How many slots nobody answers for.
+    pub(super) fn away(&self) -> usize {
+        let lost: Vec<bool> = self.nodes.iter().map(|node| node.is_lost()).collect();
+        let served = |owner: &&u16| lost.get(usize::from(**owner)) == Some(&false);
+        SLOTS - self.owners.iter().filter(served).count()
+    }
+
     /// The node at an address.
     pub(super) fn at(&self, address: &Address) -> Option<&Arc<Node>> {
         self.nodes.iter().find(|node| node.address == *address)
