@@ -2,10 +2,11 @@
 //!
 //! Every write of the administrative ports stands in it, in the transaction of the write itself.
 
+use super::denials::{Denial, DeniedTokens};
 use super::identity::UnixTime;
-use super::registry::RegistryError;
+use super::registry::{KeyInfo, RegistryError};
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// One write.
@@ -36,4 +37,36 @@ pub trait Audit: Send + Sync {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, RegistryError>;
+}
+
+/// An entry as the audit keeps it.
+#[must_use]
+pub fn of_denial(denial: &Denial) -> Value {
+    let (jti, subject, issued_before) = match &denial.tokens {
+        DeniedTokens::Id(id) => (Some(&**id), None, None),
+        DeniedTokens::Subject { subject, issued_before } => {
+            (None, Some(&**subject), Some(issued_before.as_secs()))
+        }
+    };
+    json!({
+        "issuer": &*denial.issuer,
+        "jti": jti,
+        "subject": subject,
+        "issued_before": issued_before,
+        "until": denial.until.as_secs(),
+        "reason": denial.reason.as_deref(),
+    })
+}
+
+/// A key as the audit keeps it.
+#[must_use]
+pub fn of_key(key: &KeyInfo) -> Value {
+    json!({
+        "consumer": &*key.consumer,
+        "name": key.name.as_deref(),
+        "plan": key.plan.as_deref(),
+        "scopes": key.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
+        "not_before": key.not_before.map(UnixTime::as_secs),
+        "expires_at": key.expires_at.map(UnixTime::as_secs),
+    })
 }

@@ -122,6 +122,22 @@ pub struct Rotation {
     pub overlap: Duration,
 }
 
+impl Rotation {
+    /// The new key: as the old one, but for proof and end; it works no sooner.
+    #[must_use]
+    pub fn successor(&self, old: &KeyInfo, now: UnixTime) -> NewKey {
+        NewKey {
+            proof: self.proof,
+            consumer: old.consumer.to_string(),
+            name: old.name.as_deref().map(str::to_owned),
+            plan: old.plan.as_deref().map(str::to_owned),
+            scopes: old.scopes.iter().map(ToString::to_string).collect(),
+            not_before: old.not_before.filter(|begin| *begin > now),
+            expires_at: self.expires_at,
+        }
+    }
+}
+
 /// A part of a list, in the order of its names.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {

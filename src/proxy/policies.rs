@@ -73,6 +73,7 @@ impl<'s> Policies<'s> {
         }
         Ok(Self { own })
     }
+
     /// All rules that a request meets: the plan's, the route's with its policies', and the
     /// consumer's own policies'.
     #[must_use]

@@ -6,6 +6,7 @@
 use super::Embedded;
 use super::rows::{self, stored, unix_time};
 use super::transaction::{Deed, Failure};
+use crate::auth::audit;
 use crate::auth::changes::ChangeKind;
 use crate::auth::denials::{
     Denial, Denials, DeniedTokens, MAX_DENIALS, NewDenial, check_denial, ended_by,
@@ -14,7 +15,6 @@ use crate::auth::registry::{Actor, Page, RegistryError};
 use crate::auth::{Outage, UnixTime};
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
-use serde_json::{Value, json};
 
 /// Columns of [`denial`].
 const DENIAL: &str = "id, issuer, jti, subject, issued_before, until, reason, created_at";
@@ -88,25 +88,7 @@ impl Denials for Embedded {
 fn deed(action: &'static str, denial: &Denial) -> Deed {
     let id = denial.id.to_string();
     let touched = vec![(ChangeKind::Token, id.clone())];
-    Deed { touched, action, subject: id, detail: describe(denial) }
-}
-
-/// An entry as the audit keeps it.
-fn describe(denial: &Denial) -> Value {
-    let (jti, subject, issued_before) = match &denial.tokens {
-        DeniedTokens::Id(id) => (Some(&**id), None, None),
-        DeniedTokens::Subject { subject, issued_before } => {
-            (None, Some(&**subject), Some(issued_before.as_secs()))
-        }
-    };
-    json!({
-        "issuer": &*denial.issuer,
-        "jti": jti,
-        "subject": subject,
-        "issued_before": issued_before,
-        "until": denial.until.as_secs(),
-        "reason": denial.reason.as_deref(),
-    })
+    Deed { touched, action, subject: id, detail: audit::of_denial(denial) }
 }
 
 /// Removes what has no effect any more, a few at a time.

@@ -4,6 +4,7 @@ use super::Embedded;
 use super::rows::{self, stored};
 use super::transaction::{Deed, Failure, bounds};
 use crate::auth::api_key::KeyId;
+use crate::auth::audit;
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
@@ -175,7 +176,7 @@ impl Registry for Embedded {
             check_key(&new, now)?;
             insert_key(tx, &new, now)?;
             let issued = find_key(tx, new.proof.id)?;
-            let deed = key_deed("key.issue", &issued, describe(&issued));
+            let deed = key_deed("key.issue", &issued, audit::of_key(&issued));
             Ok((issued, Some(deed)))
         })
         .await
@@ -221,7 +222,7 @@ impl Registry for Embedded {
             if !old.is_live(now) {
                 return Err(RegistryError::NotLive(id).into());
             }
-            let new = successor(&old, &rotation, now);
+            let new = rotation.successor(&old, now);
             check_key(&new, now)?;
             insert_key(tx, &new, now)?;
             let end = now.after(rotation.overlap);
@@ -231,7 +232,7 @@ impl Registry for Embedded {
                 params![stored(end), id.as_str()],
             )?;
             let (old, new) = (find_key(tx, id)?, find_key(tx, new.proof.id)?);
-            let mut detail = describe(&new);
+            let mut detail = audit::of_key(&new);
             if let Value::Object(members) = &mut detail {
                 members.insert("new_key".to_owned(), json!(new.id.as_str()));
                 members.insert("old_key_ends".to_owned(), json!(end.as_secs()));
@@ -265,31 +266,6 @@ fn deed(action: &'static str, consumer: &Consumer, detail: Value) -> Deed {
 
 fn key_deed(action: &'static str, key: &KeyInfo, detail: Value) -> Deed {
     Deed { touched: vec![touched_key(key)], action, subject: key.id.to_string(), detail }
-}
-
-/// A key as the audit keeps it.
-fn describe(key: &KeyInfo) -> Value {
-    json!({
-        "consumer": &*key.consumer,
-        "name": key.name.as_deref(),
-        "plan": key.plan.as_deref(),
-        "scopes": key.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
-        "not_before": key.not_before.map(UnixTime::as_secs),
-        "expires_at": key.expires_at.map(UnixTime::as_secs),
-    })
-}
-
-/// The new key of a rotation: as the old one, but for proof and end; it works no sooner.
-fn successor(old: &KeyInfo, rotation: &Rotation, now: UnixTime) -> NewKey {
-    NewKey {
-        proof: rotation.proof,
-        consumer: old.consumer.to_string(),
-        name: old.name.as_deref().map(str::to_owned),
-        plan: old.plan.as_deref().map(str::to_owned),
-        scopes: old.scopes.iter().map(ToString::to_string).collect(),
-        not_before: old.not_before.filter(|begin| *begin > now),
-        expires_at: rotation.expires_at,
-    }
 }
 
 fn insert_key(tx: &Transaction<'_>, new: &NewKey, now: UnixTime) -> Result<(), Failure> {

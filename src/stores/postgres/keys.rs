@@ -6,6 +6,7 @@ use super::rows::{self, Reader, stored};
 use super::write::{Deed, Failure, Job};
 use crate::auth::UnixTime;
 use crate::auth::api_key::KeyId;
+use crate::auth::audit;
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{KeyInfo, NewKey, RegistryError, Rotation, check_key};
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ impl Job for Issue {
         check_key(new, now)?;
         insert(work, new, now).await?;
         let issued = find(work, new.proof.id).await?;
-        let deed = deed("key.issue", &issued, describe(&issued));
+        let deed = deed("key.issue", &issued, audit::of_key(&issued));
         Ok((issued, Some(deed)))
     }
 }
@@ -52,7 +53,7 @@ impl Job for Rotate {
         if !old.is_live(now) {
             return Err(RegistryError::NotLive(*id).into());
         }
-        let new = successor(&old, rotation, now);
+        let new = rotation.successor(&old, now);
         check_key(&new, now)?;
         insert(work, &new, now).await?;
         let end = now.after(rotation.overlap);
@@ -60,7 +61,7 @@ impl Job for Rotate {
         let sql = "UPDATE keys SET expires_at = $1 WHERE id = $2";
         work.change(sql, &[&stored(end), &id.as_str()]).await?;
         let (old, new) = (find(work, *id).await?, find(work, new.proof.id).await?);
-        let mut detail = describe(&new);
+        let mut detail = audit::of_key(&new);
         if let Value::Object(members) = &mut detail {
             members.insert("new_key".to_owned(), json!(new.id.as_str()));
             members.insert("old_key_ends".to_owned(), json!(end.as_secs()));
@@ -99,31 +100,6 @@ fn deed(action: &'static str, key: &KeyInfo, detail: Value) -> Deed {
 
 fn touched(key: &KeyInfo) -> (ChangeKind, String) {
     (ChangeKind::Key, key.id.to_string())
-}
-
-/// A key as the audit keeps it.
-fn describe(key: &KeyInfo) -> Value {
-    json!({
-        "consumer": &*key.consumer,
-        "name": key.name.as_deref(),
-        "plan": key.plan.as_deref(),
-        "scopes": key.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
-        "not_before": key.not_before.map(UnixTime::as_secs),
-        "expires_at": key.expires_at.map(UnixTime::as_secs),
-    })
-}
-
-/// The new key of a rotation: as the old one, but for proof and end; it works no sooner.
-fn successor(old: &KeyInfo, rotation: &Rotation, now: UnixTime) -> NewKey {
-    NewKey {
-        proof: rotation.proof,
-        consumer: old.consumer.to_string(),
-        name: old.name.as_deref().map(str::to_owned),
-        plan: old.plan.as_deref().map(str::to_owned),
-        scopes: old.scopes.iter().map(ToString::to_string).collect(),
-        not_before: old.not_before.filter(|begin| *begin > now),
-        expires_at: rotation.expires_at,
-    }
 }
 
 async fn insert(work: &Work<'_>, new: &NewKey, now: UnixTime) -> Result<(), Failure> {
