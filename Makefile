@@ -7,7 +7,12 @@ export CARGO_TARGET_DIR
 # How `make conf` runs the gateway; .ci/run names the binary that the tests have built.
 GATEWAY ?= cargo run --quiet --locked --bin gateway --
 
-.PHONY: help run test check bench soak fmt lint docs audit conf build-tools test-tools bench-tools
+# Where .ci/tools puts the Python packages that look after infra/ and .github/.
+PYTHON_HOME = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datahub-gateway/python
+PYTEST = $(PYTHON_HOME)/requirements/bin/python -m pytest -p no:cacheprovider -q
+
+.PHONY: help run test check bench soak cloud drill fmt lint docs audit conf
+.PHONY: build-tools test-tools bench-tools cloud-tools
 
 help:
 	@echo "make run     start the gateway on port 3000 with conf/ and a demo upstream"
@@ -15,14 +20,24 @@ help:
 	@echo "make check   format, lints, docs, dependency audit, the shipped conf files"
 	@echo "make bench   every benchmark, the load comparison with nginx among them"
 	@echo "make soak    the long runs of the tests that have one"
+	@echo "make cloud   the templates of infra/ and the workflows: linters and contracts"
+	@echo "make drill   every alarm of infra/, made to fire by a gateway that has the trouble"
 	@echo "make fmt     format the code"
 
 run: build-tools
 	cargo run --locked --bin gateway -- --conf conf run --demo
 
-test: build-tools test-tools
+test: build-tools test-tools cloud-tools
 	cargo test --locked --all-targets
 	cargo test --locked --doc
+	$(PYTEST) tests/cloud
+
+cloud: cloud-tools
+	$(PYTEST) tests/cloud --deselect tests/cloud/test_drill.py
+
+drill: build-tools test-tools cloud-tools
+	cargo build --locked --bin gateway
+	$(PYTEST) -s tests/cloud/test_drill.py
 
 check: lint docs audit conf
 
@@ -72,3 +87,6 @@ test-tools:
 
 bench-tools:
 	@.ci/tools bench
+
+cloud-tools:
+	@.ci/tools cloud
