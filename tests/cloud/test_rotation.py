@@ -125,6 +125,16 @@ def test_the_test_waits_until_the_password_is_in_force(account: Account, rotate:
 
 
 @pytest.mark.parametrize("name", ["DATABASE_SECRET", "CACHE_SECRET"])
+def test_turning_rotation_on_changes_nothing(account: Account, rotate: Callable, name: str) -> None:
+    """With RotateImmediatelyOnUpdate off, Secrets Manager calls the third step alone, to see that it works."""
+    before = account.value(name)
+    run(rotate, begin(account, name), "testSecret")
+
+    assert account.value(name) == before
+    assert account.server.told == [] and account.caller.calls == []
+
+
+@pytest.mark.parametrize("name", ["DATABASE_SECRET", "CACHE_SECRET"])
 @pytest.mark.parametrize("trouble", ["pending", "status"])
 def test_what_does_not_come_into_force_fails_before_the_time_is_up(
     account: Account, rotate: Callable, name: str, trouble: str
