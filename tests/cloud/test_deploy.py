@@ -141,6 +141,20 @@ def test_the_recovery_region_takes_values_of_its_own(operator: Operator) -> None
     assert "Role=standby" in after(words, "--parameter-overrides")
 
 
+def test_a_template_that_is_too_long_for_a_request_goes_by_the_bucket(operator: Operator) -> None:
+    template = operator.folder / "infra" / "edge.yaml"
+    text = template.read_text() + "#" * 51_200
+    template.unlink()
+    template.write_text(text)
+    done = operator.deploy("staging", "edge")
+    assert done.returncode == 1 and "deploy pipeline first" in done.stderr and operator.calls() == []
+    pipeline = {**described("staging"), "Outputs": [{"OutputKey": "TemplateBucket", "OutputValue": "templates"}]}
+    operator.state(stacks={"datahub-pipeline": pipeline})
+    done = operator.deploy("staging", "edge")
+    assert done.returncode == 0, done.stderr
+    assert after(operator.calls()[0], "--s3-bucket") == ["templates"]
+
+
 def test_a_dry_run_prints_the_commands_and_asks_nobody(operator: Operator) -> None:
     operator.state(broken="no credentials")
     done = operator.deploy("--dry-run", "production", "pipeline", "service")
