@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,13 +64,10 @@ class Operator:
         self.folder = folder
         (folder / "bin").mkdir()
         (folder / "infra").mkdir()
-        for path in templates.INFRA.iterdir():
-            if path.name != "release":
-                (folder / "infra" / path.name).symlink_to(path)
-        # A script looks for its neighbours where it lies.
-        (folder / "infra" / "deploy").unlink()
-        (folder / "infra" / "deploy").write_bytes((templates.INFRA / "deploy").read_bytes())
-        (folder / "infra" / "deploy").chmod(0o755)
+        # Copies: the script looks for its neighbours where it lies, and tests change them.
+        shutil.copytree(templates.INFRA, folder / "infra", dirs_exist_ok=True)
+        for path in (folder / "infra" / "parameters").rglob("edge.json"):
+            path.write_text(path.read_text().replace("example.com", "datahub.dev"))
         for name in ("bin/aws", "infra/release"):
             (folder / name).write_text(FAKE)
             (folder / name).chmod(0o755)
@@ -119,7 +117,7 @@ def test_stacks_are_made_in_their_order_whatever_the_order_of_the_words(operator
 def test_a_stack_gets_the_values_of_its_file_and_may_name_roles(operator: Operator) -> None:
     operator.deploy("staging", "edge")
     (words,) = operator.calls()
-    given = json.loads((templates.INFRA / "parameters/staging/edge.json").read_text())["Parameters"]
+    given = json.loads((operator.folder / "infra/parameters/staging/edge.json").read_text())["Parameters"]
     assert after(words, "--parameter-overrides") == [f"{name}={value}" for name, value in given.items()]
     assert after(words, "--capabilities") == ["CAPABILITY_NAMED_IAM"]
     assert "--no-fail-on-empty-changeset" in words
@@ -143,9 +141,7 @@ def test_the_recovery_region_takes_values_of_its_own(operator: Operator) -> None
 
 def test_a_template_that_is_too_long_for_a_request_goes_by_the_bucket(operator: Operator) -> None:
     template = operator.folder / "infra" / "edge.yaml"
-    text = template.read_text() + "#" * 51_200
-    template.unlink()
-    template.write_text(text)
+    template.write_text(template.read_text() + "#" * 51_200)
     done = operator.deploy("staging", "edge")
     assert done.returncode == 1 and "deploy pipeline first" in done.stderr and operator.calls() == []
     pipeline = {**described("staging"), "Outputs": [{"OutputKey": "TemplateBucket", "OutputValue": "templates"}]}
@@ -153,6 +149,14 @@ def test_a_template_that_is_too_long_for_a_request_goes_by_the_bucket(operator: 
     done = operator.deploy("staging", "edge")
     assert done.returncode == 0, done.stderr
     assert after(operator.calls()[0], "--s3-bucket") == ["templates"]
+
+
+def test_what_ships_as_an_example_is_not_deployed(operator: Operator) -> None:
+    values = operator.folder / "infra/parameters/staging/edge.json"
+    values.write_bytes((templates.INFRA / "parameters/staging/edge.json").read_bytes())
+    done = operator.deploy("staging", "edge")
+    assert done.returncode == 1 and "placeholders: DomainName=" in done.stderr, done.stderr
+    assert operator.calls() == []
 
 
 def test_a_dry_run_prints_the_commands_and_asks_nobody(operator: Operator) -> None:
