@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import templates
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = Path(__file__).with_name("fake_aws.py")
@@ -207,3 +209,32 @@ def test_words_that_make_no_sense_reach_nothing(cloud: Cloud, words: list[str]) 
 def test_help_names_every_command(cloud: Cloud) -> None:
     text = cloud.release("--help").stdout
     assert all(f"  {command}" in text for command in ("image", "current", "migrate", "update", "rollback", "standby"))
+
+
+# What has no action of its own name: a login is a token, and to wait is to describe.
+OTHERWISE = {
+    "ecr:GetLoginPassword": "ecr:GetAuthorizationToken",
+    "ecs:WaitServicesStable": "ecs:DescribeServices",
+    "cloudformation:WaitStackUpdateComplete": "cloudformation:DescribeStacks",
+}
+
+
+def actions(script: str) -> set[str]:
+    """The actions in IAM of what a script asks AWS."""
+    asked = re.findall(r'aws(?:_| --region "\$region") (\w+) (wait [\w-]+|[\w-]+)', script)
+    named = {f"{service}:{command.replace('-', ' ').title().replace(' ', '')}" for service, command in asked}
+    return {OTHERWISE.get(action, action) for action in named}
+
+
+def test_the_role_of_the_workflow_may_do_what_a_release_asks_for() -> None:
+    asked = actions((ROOT / "infra" / "release").read_text())
+    # Of infra/deploy, only what gives a service another image.
+    deploy = (ROOT / "infra" / "deploy").read_text()
+    asked |= actions(deploy[deploy.index("replace_image() {") : deploy.index("\n}", deploy.index("replace_image() {"))])
+    assert {"cloudformation:UpdateStack", "ecs:RunTask", "ecr:BatchGetImage"} <= asked
+    granted: set[str] = set()
+    for _, value in templates.walk(templates.load("pipeline")):
+        if isinstance(value, dict) and value.get("Effect") == "Allow":
+            granted |= {value["Action"]} if isinstance(value["Action"], str) else set(value["Action"])
+    # Everybody may ask who he is.
+    assert asked - {"sts:GetCallerIdentity"} <= granted
