@@ -238,3 +238,12 @@ def test_the_role_of_the_workflow_may_do_what_a_release_asks_for() -> None:
             granted |= {value["Action"]} if isinstance(value["Action"], str) else set(value["Action"])
     # Everybody may ask who he is.
     assert asked - {"sts:GetCallerIdentity"} <= granted
+
+
+def test_a_migration_only_adds_so_that_gateways_that_run_go_on() -> None:
+    takes = re.compile(r"\b(DROP|RENAME|TRUNCATE|DELETE\s+FROM|ALTER\s+COLUMN|SET\s+NOT\s+NULL)\b", re.IGNORECASE)
+    migrations = sorted((ROOT / "migrations").glob("*.sql"))
+    assert migrations
+    for path in migrations:
+        statements = re.sub(r"--.*", "", path.read_text())
+        assert not takes.search(statements), f"{path.name} takes something away: {takes.search(statements)}"

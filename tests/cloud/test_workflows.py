@@ -224,6 +224,9 @@ def test_a_deployment_that_fails_or_is_stopped_is_taken_back_once_the_service_wa
     found = step("deploy", "deploy", "Take it back")
     assert "(failure() || cancelled())" in found["if"]
     assert "steps.update.outcome != 'skipped'" in found["if"]
+    # What has passed the smoke is not taken back because of the other region.
+    assert "steps.standby.outcome == 'skipped'" in found["if"]
+    assert step("deploy", "deploy", "The standby in the recovery region")["id"] == "standby"
     assert found is load("deploy")["jobs"]["deploy"]["steps"][-1]
 
 
