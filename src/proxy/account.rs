@@ -38,7 +38,16 @@ pub(super) fn record(
         passage.completed();
     }
     let status = status(session, ctx);
-    let code = ctx.rejection.as_ref().map(|rejection| rejection.told().code);
+    let told = ctx.rejection.as_ref().map(Rejection::told);
+    let code = told.as_ref().map(|told| told.code);
+    if ctx.route().is_some() || told.is_some() {
+        parts.metrics.answered(status, Some(duration));
+    }
+    match (&ctx.rejection, told.map(|told| told.status.as_u16())) {
+        (Some(Rejection::Limit(_)), _) => parts.metrics.limited(),
+        (_, Some(401 | 403)) => parts.metrics.denied(),
+        _ => {}
+    }
     match (ctx.route(), code) {
         (Some(route), code) => {
             route.metrics.observe(status, duration);
