@@ -148,7 +148,7 @@ impl Pool {
             Ok(_) => self.connection().await,
             Err(_) => Err(self.stopped()),
         };
-        waiting.is_over();
+        waiting.end();
         let (permit, connection) = (permit.map_err(|_| self.stopped())?, connection?);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(Work { pool: self, connection, _permit: permit })

@@ -105,7 +105,7 @@ pub(super) struct Waiting<'c> {
 
 impl Waiting<'_> {
     /// There is a connection, or it is known that there will be none.
-    pub(super) fn is_over(mut self) {
+    pub(super) fn end(mut self) {
         self.over = true;
     }
 }

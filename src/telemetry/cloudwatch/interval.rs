@@ -151,6 +151,6 @@ mod tests {
         assert!(calls(&few) >= 10 && bytes <= MOST_BYTES, "{} of 15", calls(&few));
         let small =
             Interval { began: Duration::ZERO, datums: vec![Datum::one(Metric::Heartbeat, 1.0)] };
-        assert_eq!(calls(&vec![small; 2_000]), 818, "by size before number");
+        assert_eq!(calls(&vec![small; 2_000]), 805, "by size before number");
     }
 }

@@ -29,11 +29,9 @@ pub(super) struct Scalars {
 impl Scalars {
     pub(super) fn register(registry: &Registry) -> Self {
         let reloads = |result| {
-            counter(
-                registry,
-                Opts::new("gateway_config_reloads_total", "Attempts to load a configuration.")
-                    .const_label("result", result),
-            )
+            let help = "Attempts to load a configuration.";
+            let options = Opts::new("gateway_config_reloads_total", help);
+            counter(registry, options.const_label("result", result))
         };
         Self {
             tls_failed: counter(
