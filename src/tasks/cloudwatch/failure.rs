@@ -19,6 +19,8 @@ pub(super) struct Failure {
 pub(super) enum Kind {
     /// The credentials do not allow it.
     AccessDenied,
+    /// CloudWatch's clock and ours are too far apart.
+    Clock,
     /// There are no credentials, or not in time.
     Credentials,
     /// No connection came about.
@@ -40,6 +42,7 @@ impl Kind {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::AccessDenied => "access_denied",
+            Self::Clock => "clock",
             Self::Credentials => "credentials",
             Self::Connect => "connect",
             Self::Name => "name",
@@ -57,6 +60,7 @@ impl Kind {
                 "allow the task's role cloudwatch:PutMetricData in this namespace; of keys in the \
                  environment, see that they are valid"
             }
+            Self::Clock => "set the clock of this machine: signatures carry its time",
             Self::Credentials => {
                 "give the task a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             }
@@ -65,7 +69,9 @@ impl Kind {
                  `monitoring` whose security group lets it in"
             }
             Self::Name => "is there such a region? see `region` and `endpoint` in [cloudwatch]",
-            Self::Refused => "this is a fault of the gateway; report it with this line",
+            Self::Refused => {
+                "is the clock right? if so, this is a fault of the gateway: report it with this line"
+            }
             Self::Server => "CloudWatch has a problem, or something else answers at `endpoint`",
             Self::Throttled => "the account calls CloudWatch too often; ask AWS to raise its quota",
             Self::Timeout => "look for a firewall or a route that swallows packets to CloudWatch",
@@ -111,6 +117,7 @@ fn kind(error: &SdkError<PutMetricDataError, HttpResponse>) -> Kind {
 
 /// What an error is by its code, and by its status where the code says nothing.
 fn answered(status: u16, code: &str) -> Kind {
+    const SKEWED: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
     const DENIED: [&str; 12] = [
         "AccessDenied",
         "AccessDeniedException",
@@ -129,6 +136,7 @@ fn answered(status: u16, code: &str) -> Kind {
         return Kind::Throttled;
     }
     match status {
+        _ if SKEWED.contains(&code) => Kind::Clock,
         _ if DENIED.contains(&code) => Kind::AccessDenied,
         401 | 403 => Kind::AccessDenied,
         400 | 413 => Kind::Refused,
@@ -158,6 +166,7 @@ mod tests {
             (400, "ThrottlingException", Kind::Throttled),
             (429, "", Kind::Throttled),
             (400, "AccessDenied", Kind::AccessDenied),
+            (403, "RequestTimeTooSkewed", Kind::Clock),
             (403, "", Kind::AccessDenied),
             (400, "InvalidParameterValue", Kind::Refused),
             (413, "", Kind::Refused),
