@@ -88,7 +88,7 @@ def fail(names: tuple[str, ...], how: bool) -> Callable[[Stage], None]:
 
 def upstreams_begin(stage: Stage) -> None:
     fail(FIRST, True)(stage)
-    stage.upstreams["search"].delay = 0.8
+    stage.upstreams["search"].delay = 0.6
 
 
 def upstreams_end(stage: Stage) -> None:
@@ -139,10 +139,10 @@ def pools_end(stage: Stage) -> None:
 
 
 ACTS = (
-    Act("all is well", 6, revoke_as_usual, nothing),
+    Act("all is well", 5, revoke_as_usual, nothing),
     Act(
         "upstreams fail and are slow",
-        7,
+        6,
         upstreams_begin,
         upstreams_end,
         {
@@ -152,7 +152,7 @@ ACTS = (
             "datahub-upstream-error-rate-3": "orders answers 500",
             "datahub-upstream-error-rate-5": "profiles answers 500",
             "datahub-upstream-error-rate-other": "tickets answers 500, which has no name of its own",
-            "datahub-high-latency": "search takes 0.8 s",
+            "datahub-high-latency": "search takes 0.6 s",
             "datahub-gateway-latency": "the same, as the gateway measures it",
         },
     ),
@@ -200,13 +200,13 @@ ACTS = (
     ),
     Act(
         "the publisher is cut off",
-        7,
+        6,
         lambda stage: stage.relay.cut(),
         lambda stage: stage.relay.mend(),
         {"datahub-publisher-silent": "no batch gets through"},
         judged_first=True,
     ),
-    Act("all is well again", 5, nothing, nothing),
+    Act("all is well again", 4, nothing, nothing),
 )
 PAGES = ("datahub-high-error-rate", "datahub-low-health", "datahub-publisher-silent")
 
