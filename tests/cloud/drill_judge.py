@@ -111,7 +111,7 @@ class Judge:
         self._set(now, minute)
 
     def _set(self, now: dict[str, oracle.State], minute: int) -> None:
-        """Tells the emulator, which judges the composites by itself: what begins first, so that none flickers."""
+        """Tells the emulator, which judges the composites; what begins goes first, so that none flickers."""
         for name in sorted(self.alarms.metric, key=lambda name: now[name] != "ALARM"):
             if self._held.get(name) != now[name]:
                 reason = f"minute {minute} of the drill"

@@ -9,6 +9,7 @@ whenever a metric arrives. So alarms live in one account and metrics in another,
 """
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -38,10 +39,15 @@ SETTINGS = {
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses, below those that clients get: a server finds it again when it restarts."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def tied(command: list[str]) -> list[str]:
