@@ -75,11 +75,6 @@ class Judge:
         sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
         return topic
 
-    @property
-    def names(self) -> list[str]:
-        """All alarms, the composites last."""
-        return [*self.alarms.metric, *self.alarms.composite]
-
     def judge_until(self, last: int) -> None:
         """Judges each minute that was not judged yet, up to and with `last`, and collects the messages."""
         first = self.next_minute

@@ -6,6 +6,7 @@ connections of RDS); those of the balancer are what the clients of the drill saw
 `alarm_oracle`, on data that is read back from the emulator.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ import pytest
 
 import alarm_oracle as oracle
 import drill_scenario as scenario
+import templates
 from drill_judge import Query
 from drill_relay import NAMESPACE
 from drill_template import Template
 
 SECONDS = 60
+RUNBOOK = templates.INFRA / "RUNBOOK.md"
 ROWS = scenario.rows()
 AUDIENCES = ("datahub-page", "datahub-notify")
 
@@ -105,6 +108,15 @@ def test_every_alarm_of_the_template_has_a_row_and_every_row_an_alarm() -> None:
 def test_no_alarm_is_left_out_by_a_condition() -> None:
     alarms = Template(scenario.parameters(), {"PageTopic": "arn:page", "NotifyTopic": "arn:notify"}).alarms()
     assert len(alarms.metric) + len(alarms.composite) == Template.shipped()
+
+
+@pytest.mark.parametrize("name", [*ROWS, *AUDIENCES])
+def test_an_alarm_has_a_row_in_the_runbook(name: str) -> None:
+    rows = [line for line in RUNBOOK.read_text().splitlines() if line.startswith("| `datahub-")]
+    # Those of upstreams share one.
+    names = {name, re.sub(r"-error-rate-([1-6]|other)$", "-error-rate-1", name)}
+    found = [line for line in rows if any(line.startswith(f"| `{one}`") for one in names)]
+    assert len(found) == 1 and found[0].count("|") == 6, found
 
 
 @pytest.mark.parametrize("name", ROWS)
