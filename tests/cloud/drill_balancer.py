@@ -1,4 +1,4 @@
-"""The load balancer of the drill and the clients behind it: bounded traffic, and what an ALB would count of it.
+"""The load balancer of the drill and its clients: bounded traffic, and what an ALB would count of it.
 
 What AWS publishes of the rest (tasks, database, targets) is made up, minute by minute, since there is no AWS.
 """
@@ -21,14 +21,14 @@ from drill_template import EXPORTS
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 TIMEOUT = 5.0
 # Each visits all quick upstreams in turn, so often a second.
-VISITORS, VISITS = 3, 25
+VISITORS, VISITS = 3, 12
 # Those of the one that may be slow: each waits for its answer.
 SEEKERS, SEEKS = 6, 2
 # Strangers bring keys that nobody issued, so each costs a look-up. One a second: on a machine that is
 # busy a look-up may miss its deadline of 100 ms, and one error a minute is none to the alarms.
 STRANGERS, STRANGE = 1, 1
-# Strangers that come when a pool is to be exhausted, and never pause.
-CROWD = 24
+# Strangers that come when the pools are to be exhausted, and never pause: a few more than connections.
+CROWD = 10
 
 
 def invented_key() -> str:
@@ -148,9 +148,12 @@ class Weather:
 
     cpu: float = 40
     memory: float = 45
-    healthy: float = 3
+    # Each node of the balancer says how many it finds healthy.
+    healthy: tuple[float, ...] = (3, 3, 3)
     connections_primary: float = 60
     connections_replica: float = 50
+    replica_behind: float = 20e6
+    rotation_errors: float = 0
 
 
 class Aws:
@@ -182,7 +185,7 @@ class Aws:
     def _publish(self, minute: int, weather: Weather) -> None:
         counted = self._balancer.minute(minute)
         balancer, targets = ("LoadBalancer",), ("LoadBalancer", "TargetGroup")
-        of_balancer = [_datum("HealthyHostCount", targets, weather.healthy)]
+        of_balancer = [_datum("HealthyHostCount", targets, one) for one in weather.healthy]
         # AWS publishes these only when there is something to count.
         for name, number in (
             ("RequestCount", counted.requests),
@@ -202,12 +205,22 @@ class Aws:
         of_databases = [
             _datum("DatabaseConnections", ("DatabaseInstance",), weather.connections_primary),
             _datum("DatabaseConnections", ("ReplicaInstance",), weather.connections_replica),
+            _datum("OldestReplicationSlotLag", ("DatabaseInstance",), weather.replica_behind),
+        ]
+        # Of the function that ran.
+        of_functions = [
+            {
+                "MetricName": "Errors",
+                "Dimensions": [{"Name": "FunctionName", "Value": "datahub-rotate"}],
+                "Value": weather.rotation_errors,
+            }
         ]
         at = datetime.fromtimestamp(self._calendar.starts(minute), timezone.utc)
         for namespace, data in (
             ("AWS/ApplicationELB", of_balancer),
             ("AWS/ECS", of_tasks),
             ("AWS/RDS", of_databases),
+            ("AWS/Lambda", of_functions),
         ):
             dated = [datum | {"Timestamp": at} for datum in data]
             self._cloudwatch.put_metric_data(Namespace=namespace, MetricData=dated)

@@ -1,4 +1,4 @@
-"""The real gateway, as an operator runs it, in a folder of its own.
+"""The real gateway, as an operator runs it, each task in a folder of its own.
 
 GATEWAY names the program; by default it is what `cargo build` has left in the target folder.
 """
@@ -32,10 +32,10 @@ announce = "0s"
 deadline = "5s"
 
 [store.postgres]
-pool = 8
+pool = 6
 
 [fleet]
-expected = 1
+expected = 2
 
 [cloudwatch]
 environment = "production"

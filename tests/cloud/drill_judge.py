@@ -135,7 +135,8 @@ class Judge:
 
     def _collect(self) -> None:
         for topic, queue in self._queues.items():
-            while received := self._sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+            asked = {"QueueUrl": queue, "MaxNumberOfMessages": 10}
+            while received := self._sqs.receive_message(**asked).get("Messages"):
                 for message in received:
                     said = json.loads(json.loads(message["Body"])["Message"])
                     self.messages.append(Message(topic, said["AlarmName"], said["NewStateValue"]))

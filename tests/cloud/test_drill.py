@@ -16,6 +16,7 @@ import pytest
 import alarm_oracle as oracle
 import drill_scenario as scenario
 import templates
+from drill_gateway import UPSTREAMS
 from drill_judge import Query
 from drill_relay import NAMESPACE
 from drill_template import Template
@@ -110,6 +111,16 @@ def test_no_alarm_is_left_out_by_a_condition() -> None:
     assert len(alarms.metric) + len(alarms.composite) == Template.shipped()
 
 
+def test_alarms_that_fire_in_one_act_read_what_their_names_say() -> None:
+    said = {f"upstream-error-rate-{place}": name for place, name in enumerate(UPSTREAMS, 1)}
+    said |= {"upstream-error-rate-other": "other", "pool-exhausted-primary": "primary"}
+    said |= {"pool-exhausted-replica": "replica"}
+    alarms = Template(scenario.parameters(), {"PageTopic": "arn:page", "NotifyTopic": "arn:notify"}).alarms()
+    for name, value in said.items():
+        stats = [metric["MetricStat"] for metric in alarms.metric[f"datahub-{name}"]["Metrics"][1:]]
+        assert {stat["Metric"]["Dimensions"][-1]["Value"] for stat in stats} == {value}, name
+
+
 @pytest.mark.parametrize("name", [*ROWS, *AUDIENCES])
 def test_an_alarm_has_a_row_in_the_runbook(name: str) -> None:
     rows = [line for line in RUNBOOK.read_text().splitlines() if line.startswith("| `datahub-")]
@@ -154,6 +165,13 @@ def test_what_cannot_wait_pages_and_says_when_it_is_over(drill: Drill, name: str
     place = drill.played.index(drill.of(ROWS[name][0]))
     assert "ALARM" in pages(drill.played[place])
     assert "OK" in pages(drill.played[place]) + pages(drill.played[place + 1])
+
+
+def test_a_composite_is_on_exactly_while_one_of_its_alarms_is(drill: Drill) -> None:
+    for minute in range(drill.played[0].begins, drill.played[-1].ends):
+        for composite, names in (("datahub-page", scenario.PAGES), ("datahub-notify", tuple(ROWS))):
+            expected = any(drill.states[name][minute] == "ALARM" for name in names)
+            assert (drill.states[composite][minute] == "ALARM") == expected, (composite, minute)
 
 
 def test_nothing_else_pages(drill: Drill) -> None:
