@@ -186,7 +186,7 @@ ACTS = (
         health_begin,
         health_end,
         {
-            "datahub-low-health": "made up: one node of the balancer finds one healthy task",
+            "datahub-low-health": "made up: a node of the balancer finds one healthy task",
             "datahub-secrets-failed": "made up: datahub-rotate fails",
         },
     ),
