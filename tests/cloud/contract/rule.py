@@ -1,0 +1,17 @@
+"""A rule: a function that yields one line for each thing that is wrong, and nothing where all is well."""
+
+from collections.abc import Callable, Iterator
+
+from contract.shipped import Shipped
+
+Rule = Callable[[Shipped], Iterator[str]]
+
+# All rules by name; a name is a sentence about what is right.
+RULES: dict[str, Rule] = {}
+
+
+def rule(check: Rule) -> Rule:
+    """Makes a function one of the rules."""
+    assert check.__name__ not in RULES, f"two rules are called {check.__name__}"
+    RULES[check.__name__] = check
+    return check
