@@ -16,6 +16,7 @@ KNOWS_NO_RESOURCE = {
     "ecs:RegisterTaskDefinition": "AWS supports none; PassRole says with which roles",
     "elasticloadbalancing:DescribeLoadBalancers": "reads; AWS does not support a resource",
     "elasticloadbalancing:DescribeTargetGroups": "reads; AWS does not support a resource",
+    "secretsmanager:GetRandomPassword": "makes random signs, reads nothing",
     "logs:DescribeLogGroups": "lists; delivery of flow logs asks for it",
 }
 

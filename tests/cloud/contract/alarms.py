@@ -175,6 +175,24 @@ def somebody_hears_of_every_alarm(shipped: Shipped) -> Iterator[str]:
 
 
 @rule
+def every_upstream_has_an_alarm(shipped: Shipped) -> Iterator[str]:
+    """The six names that the gateway publishes by name are those that alarms are made for."""
+    for place in shipped.places:
+        if "observability" not in place.stacks:
+            continue
+        conf = shipped.conf.get(place.environment, {})
+        published = conf.get("cloudwatch", {}).get("upstreams") or sorted(conf.get("upstreams", {}))[:6]
+        watched = {
+            one.dimensions["Upstream"]
+            for alarm in alarms(place).values()
+            for one in series.of_alarm(alarm)
+            if "Upstream" in one.dimensions
+        } - {"other"}
+        if watched != set(published):
+            yield f"{place}: the gateway publishes {published}, alarms watch {sorted(watched)}"
+
+
+@rule
 def a_topic_has_readers(shipped: Shipped) -> Iterator[str]:
     """Each topic of alarms is encrypted, CloudWatch may publish to it, and a parameter says who reads it."""
     for place in shipped.places:

@@ -99,19 +99,21 @@ def the_database_is_doubled_and_closed(shipped: Shipped) -> Iterator[str]:
     """Encrypted, TLS only, not public, deletion-protected; in production in two zones, with 7 days of backups."""
     for place, key, database in each(shipped, DATABASE):
         replica = "SourceDBInstanceIdentifier" in database
+        # The one beside its primary holds nothing of its own; the one in the other region is the recovery.
+        expendable = replica and place.region == "us-east-1"
         if true(database.get("PubliclyAccessible", "true")):
             yield f"{place}: {key}: may be public"
         if not replica and not true(database.get("StorageEncrypted")):
             yield f"{place}: {key}: its disk is not encrypted"
         if place.environment == "production":
-            if not true(database.get("DeletionProtection")):
+            if not expendable and not true(database.get("DeletionProtection")):
                 yield f"{place}: {key}: can be deleted"
             if not replica and not true(database.get("MultiAZ")):
                 yield f"{place}: {key}: stands in one zone"
             if not replica and int(database.get("BackupRetentionPeriod", 1)) != 7:
                 yield f"{place}: {key}: {database.get('BackupRetentionPeriod')} days of backups"
-        if not replica and not true(database.get("ManageMasterUserPassword")):
-            yield f"{place}: {key}: its password is not made and rotated by RDS"
+        if not replica and not _rotates(place, str(database.get("MasterUserPassword"))):
+            yield f"{place}: {key}: its password does not rotate"
         groups = [one for name, one in place.resources("AWS::RDS::DBParameterGroup").items() if f"<{name}>" == database.get("DBParameterGroupName")]
         for group in groups:
             if str(group["Parameters"].get("rds.force_ssl")) != "1":
@@ -120,6 +122,28 @@ def the_database_is_doubled_and_closed(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {key}: max_connections is not what alarms take for it"
         if not groups:
             yield f"{place}: {key}: has no parameter group of ours"
+
+
+def _rotates(place: Place, password: str) -> bool:
+    """RDS makes no replica of an instance whose password it manages, so a rotating secret holds it."""
+    rotating = {one.get("SecretId") for one in place.resources("AWS::SecretsManager::RotationSchedule").values()}
+    return any(f"{{{{resolve:secretsmanager:{secret}:" in password for secret in rotating)
+
+
+@rule
+def a_lost_zone_leaves_a_database(shipped: Shipped) -> Iterator[str]:
+    """The replica stands in a zone where neither the primary nor its standby can be."""
+    place = shipped.production
+    zones = {f"<{key}>": one["AvailabilityZone"] for key, one in place.resources("AWS::EC2::Subnet").items()}
+    groups = {f"<{key}>": one["SubnetIds"] for key, one in place.resources("AWS::RDS::DBSubnetGroup").items()}
+    taken: set[str] = set()
+    for database in place.resources(DATABASE).values():
+        if "SourceDBInstanceIdentifier" not in database:
+            taken |= {zones.get(subnet, "?") for subnet in groups.get(database.get("DBSubnetGroupName"), [])}
+    for key, database in place.resources(DATABASE).items():
+        zone = database.get("AvailabilityZone")
+        if "SourceDBInstanceIdentifier" in database and (zone is None or zone in taken):
+            yield f"{place}: {key} is in {zone}, and the primary or its standby in {sorted(taken)}"
 
 
 @rule

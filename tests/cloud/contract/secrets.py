@@ -10,7 +10,7 @@ from contract.shipped import Place, Shipped
 from contract.tasks import TASKS, container, family, with_service
 
 # What the gateway reads from the environment without being told in its files.
-READ_ANYWAY = {"DATAHUB_CONF", "DATAHUB_ZONE"}
+READ_ANYWAY = {"DATAHUB_CONF", "DATAHUB_ZONE", "DATABASE_REPLICA_URL"}
 
 
 def statements(place: Place, role: str) -> list[dict[str, Any]]:

@@ -18,6 +18,11 @@ READ_BY_PEOPLE = {
     "DeployRoleArn": "goes into the GitHub environment as the role to assume",
     "MigrationTaskDefinition": "the delivery workflow runs it before it updates the service",
     "LoadBalancerDns": "what to look at before the zone is delegated",
+    "VpcCidr": "for stacks of upstreams, which let tasks in by it",
+    "DatabaseAddress": "for those who look into the database by hand",
+    "DatabasePort": "as the address",
+    "DatabaseSecret": "its replica is read in the recovery region, where no import reaches",
+    "BackupBucket": "for those who put exports and dumps there",
     "PageTopic": "for subscriptions that are made outside of the templates",
     "NotifyTopic": "for subscriptions that are made outside of the templates",
 }
