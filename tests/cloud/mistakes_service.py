@@ -249,3 +249,19 @@ def every_branch_may_deploy(shipped: Shipped) -> None:
     exact = condition["StringEquals"].pop("token.actions.githubusercontent.com:sub")
     assert exact
     condition["StringLike"] = {"token.actions.githubusercontent.com:sub": "repo:datahub/gateway:*"}
+
+
+@mistake("a_release_asks_for_a_route_that_exists")
+def the_route_that_a_release_asks_for_is_renamed(shipped: Shipped) -> None:
+    routes = shipped.conf["production"]["routes"]
+    assert routes["smoke"].pop("reply")
+
+
+@mistake("github_proves_the_branch_that_the_role_trusts")
+def production_is_deployed_from_another_branch(shipped: Shipped) -> None:
+    shipped.workflows["deploy"]["on"]["push"]["branches"] = ["develop", "release"]
+
+
+@mistake("github_proves_the_branch_that_the_role_trusts")
+def a_test_can_prove_itself_to_aws(shipped: Shipped) -> None:
+    shipped.workflows["ci"]["jobs"]["test"]["permissions"] = {"id-token": "write"}

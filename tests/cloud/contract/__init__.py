@@ -4,7 +4,19 @@ The linters read one template at a time and know AWS's schemas; these rules know
 gateway's configuration, its metrics and the container must agree on. `RULES` has all of them by name.
 """
 
-from contract import access, alarms, dashboards, lint, networks, protection, secrets, tasks, wiring
+from contract import access, alarms, dashboards, delivery, lint, networks, protection, secrets, tasks, wiring
 from contract.rule import RULES
 
-__all__ = ["RULES", "access", "alarms", "dashboards", "lint", "networks", "protection", "secrets", "tasks", "wiring"]
+__all__ = [
+    "RULES",
+    "access",
+    "alarms",
+    "dashboards",
+    "delivery",
+    "lint",
+    "networks",
+    "protection",
+    "secrets",
+    "tasks",
+    "wiring",
+]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import templates
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.secrets import listed
 from contract.shipped import Place, Shipped
 
@@ -36,7 +36,7 @@ def policies(place: Place) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield key, statement
 
 
-@rule
+@rule_about("AWS::IAM::Role")
 def no_role_may_do_everything(shipped: Shipped) -> Iterator[str]:
     """Actions are named, one by one; a part of a name may stand for reads of one service."""
     for place in shipped.places:
@@ -101,7 +101,7 @@ def roles_are_passed_by_name_to_one_service(shipped: Shipped) -> Iterator[str]:
                     yield f"{place}: {where}: passes roles to any service"
 
 
-@rule
+@rule_about("AWS::IAM::Role")
 def trust_is_narrow(shipped: Shipped) -> Iterator[str]:
     """Services by name; GitHub only with this repository, environment and branch, for this audience."""
     branch = {"staging": "develop", "production": "main"}

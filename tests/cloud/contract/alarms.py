@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contract import series
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 
 ALARM = "AWS::CloudWatch::Alarm"
@@ -54,7 +54,7 @@ def each(shipped: Shipped) -> Iterator[tuple[Place, str, dict[str, Any]]]:
             yield place, name, alarm
 
 
-@rule
+@rule_about(ALARM)
 def every_series_of_an_alarm_has_data(shipped: Shipped) -> Iterator[str]:
     """The gateway publishes it, or AWS does: by name, dimension names and values, statistic and unit."""
     for place, name, alarm in each(shipped):
@@ -62,7 +62,7 @@ def every_series_of_an_alarm_has_data(shipped: Shipped) -> Iterator[str]:
             yield from (f"{place}: {name}: {trouble}" for trouble in series.troubles(one, shipped, place))
 
 
-@rule
+@rule_about(ALARM)
 def metric_math_is_complete(shipped: Shipped) -> Iterator[str]:
     """Ids resolve, exactly one series is returned, at most ten metrics, equal periods, no search."""
     for place, name, alarm in each(shipped):
@@ -101,7 +101,7 @@ def math_troubles(metrics: list[dict[str, Any]]) -> Iterator[str]:
             yield f"`{one}` is not used"
 
 
-@rule
+@rule_about(ALARM)
 def periods_are_valid(shipped: Shipped) -> Iterator[str]:
     """All evaluated periods within a day; minutes, since nothing here is published faster."""
     for place, name, alarm in each(shipped):
@@ -115,7 +115,7 @@ def periods_are_valid(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {name}: looks at {one.period * count} s, more than a day"
 
 
-@rule
+@rule_about(ALARM)
 def missing_data_is_decided(shipped: Shipped) -> Iterator[str]:
     """Each alarm says what silence means, and none freezes when traffic is low."""
     for place, name, alarm in each(shipped):
@@ -127,7 +127,7 @@ def missing_data_is_decided(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {name}: has no description"
 
 
-@rule
+@rule_about(ALARM, COMPOSITE)
 def every_alarm_reaches_a_composite(shipped: Shipped) -> Iterator[str]:
     """Composites name alarms that exist, and no alarm is left out."""
     for place in shipped.places:
@@ -162,7 +162,7 @@ def told(place: Place, name: str) -> set[str]:
     return {topics[arn] for arn in heard if arn in topics}
 
 
-@rule
+@rule_about(ALARM)
 def somebody_hears_of_every_alarm(shipped: Shipped) -> Iterator[str]:
     """By a topic of ours, when it begins; the composites say as well when it is over."""
     for place in shipped.places:
@@ -192,7 +192,7 @@ def every_upstream_has_an_alarm(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: the gateway publishes {published}, alarms watch {sorted(watched)}"
 
 
-@rule
+@rule_about("AWS::SNS::Topic")
 def a_topic_has_readers(shipped: Shipped) -> Iterator[str]:
     """Each topic of alarms is encrypted, CloudWatch may publish to it, and a parameter says who reads it."""
     for place in shipped.places:

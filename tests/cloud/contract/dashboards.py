@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contract import alarms, series
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 
 # The architecture's six panels, by the metric that each shows, and its list of alarms.
@@ -31,7 +31,7 @@ def bodies(place: Place) -> dict[str, Any]:
     return found
 
 
-@rule
+@rule_about("AWS::CloudWatch::Dashboard")
 def dashboards_parse(shipped: Shipped) -> Iterator[str]:
     """CloudWatch takes a body that does not parse only to say so; the stack then fails."""
     for place in shipped.places:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 
 TIERS = ("PublicSubnets", "AppSubnets", "DatabaseSubnets")
@@ -28,7 +28,7 @@ def tier(place: Place, name: str) -> list[str]:
     return exported.split(",") if isinstance(exported, str) else exported
 
 
-@rule
+@rule_about("AWS::EC2::VPC", "AWS::EC2::Subnet")
 def subnets_lie_in_their_network_and_apart(shipped: Shipped) -> Iterator[str]:
     """Each within the VPC's block, and no two with an address in common."""
     for place in networks(shipped):
@@ -69,7 +69,7 @@ def each_tier_has_a_subnet_in_three_zones(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {name} are in {zones}"
 
 
-@rule
+@rule_about("AWS::EC2::NatGateway")
 def only_public_subnets_face_the_internet(shipped: Shipped) -> Iterator[str]:
     """Applications go out through NAT (in production that of their own zone), databases not at all."""
     for place in networks(shipped):
@@ -154,7 +154,7 @@ def each_tier_hears_only_the_one_before_it(shipped: Shipped) -> Iterator[str]:
                         yield f"{place}: {key} hears the internet on {first} to {last}"
 
 
-@rule
+@rule_about("AWS::RDS::DBSubnetGroup", "AWS::ElastiCache::SubnetGroup", "AWS::ElasticLoadBalancingV2::LoadBalancer")
 def stores_and_balancer_stand_in_their_tier(shipped: Shipped) -> Iterator[str]:
     """The balancer in public subnets, databases and caches in theirs, each with its security group."""
     for place in networks(shipped):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.secrets import listed
 from contract.shipped import Place, Shipped
 from contract.tasks import BALANCER, LISTENER, attributes
@@ -27,6 +27,7 @@ STATEFUL = {
 # Those of them that lose nothing, and why.
 NOT_STATEFUL = {
     "observability/TopicKey": "messages of alarms are not kept anywhere",
+    "edge/OriginPassword": "CloudFront and the balancer are both given a new one",
 }
 
 
@@ -42,7 +43,7 @@ def each(shipped: Shipped, kind: str) -> Iterator[tuple[Place, str, dict[str, An
             yield place, key, properties
 
 
-@rule
+@rule_about(LISTENER, BALANCER)
 def clients_speak_tls(shipped: Shipped) -> Iterator[str]:
     """443 with a certificate and TLS 1.2 or later; 80 only says where to go instead."""
     for place, key, listener in each(shipped, LISTENER):
@@ -71,7 +72,7 @@ def clients_speak_tls(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {key}: logs to {has.get('access_logs.s3.bucket')}"
 
 
-@rule
+@rule_about(BALANCER, "AWS::WAFv2::WebACL")
 def the_firewall_stands_before_the_balancer(shipped: Shipped) -> Iterator[str]:
     """A regional list with the managed rules of the architecture, tied to the balancer of the region."""
     for place, key, _ in each(shipped, BALANCER):
@@ -94,7 +95,7 @@ def the_firewall_stands_before_the_balancer(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {key}: {one['Name']} only counts"
 
 
-@rule
+@rule_about(DATABASE)
 def the_database_is_doubled_and_closed(shipped: Shipped) -> Iterator[str]:
     """Encrypted, TLS only, not public, deletion-protected; in production in two zones, with 7 days of backups."""
     for place, key, database in each(shipped, DATABASE):
@@ -130,7 +131,7 @@ def _rotates(place: Place, password: str) -> bool:
     return any(f"{{{{resolve:secretsmanager:{secret}:" in password for secret in rotating)
 
 
-@rule
+@rule_about(DATABASE)
 def a_lost_zone_leaves_a_database(shipped: Shipped) -> Iterator[str]:
     """The replica stands in a zone where neither the primary nor its standby can be."""
     place = shipped.production
@@ -146,7 +147,7 @@ def a_lost_zone_leaves_a_database(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {key} is in {zone}, and the primary or its standby in {sorted(taken)}"
 
 
-@rule
+@rule_about(DATABASE)
 def the_database_can_still_be_made(shipped: Shipped) -> Iterator[str]:
     """PostgreSQL 15 from 15.13 on: RDS makes no new instance of an older one."""
     for place, key, database in each(shipped, DATABASE):
@@ -157,7 +158,7 @@ def the_database_can_still_be_made(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {key}: {database.get('Engine')} {database.get('EngineVersion')}"
 
 
-@rule
+@rule_about(CACHE)
 def redis_is_a_cluster_with_tls_and_a_password(shipped: Shipped) -> Iterator[str]:
     """Cluster mode, TLS, AUTH (which needs TLS), encrypted; in production 3 shards with a replica each."""
     for place, key, cache in each(shipped, CACHE):
@@ -189,7 +190,7 @@ def _cluster_mode(place: Place, cache: dict[str, Any]) -> bool:
     return any(f"<{key}>" == name and one["Properties"].get("cluster-enabled") == "yes" for key, one in own.items())
 
 
-@rule
+@rule_about(BUCKET)
 def buckets_are_private_and_clean_up(shipped: Shipped) -> Iterator[str]:
     """Encrypted, closed to the public four ways, TLS only, and with an end for what lies there."""
     for place, key, bucket in each(shipped, BUCKET):
@@ -218,7 +219,7 @@ def _denies_plain(statement: dict[str, Any]) -> bool:
     return statement["Effect"] == "Deny" and plain and "s3:*" in listed(statement.get("Action"))
 
 
-@rule
+@rule_about("AWS::KMS::Key")
 def keys_turn_and_disks_have_one(shipped: Shipped) -> Iterator[str]:
     """Every key of ours rotates each year; databases, caches, buckets and secrets lie under one."""
     for place, key, one in each(shipped, "AWS::KMS::Key"):
@@ -231,7 +232,7 @@ def keys_turn_and_disks_have_one(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {key}: lies under no key of ours"
 
 
-@rule
+@rule_about("AWS::Backup::BackupPlan")
 def backups_are_daily_and_kept(shipped: Shipped) -> Iterator[str]:
     """AWS Backup: every day, for 30 days, of the database; in production with a copy in the other region."""
     for place in shipped.places:
@@ -274,7 +275,7 @@ def nothing_that_matters_goes_with_its_stack(shipped: Shipped) -> Iterator[str]:
         yield f"NOT_STATEFUL names {where}, which is not there"
 
 
-@rule
+@rule_about("AWS::Logs::LogGroup")
 def every_log_has_an_end(shipped: Shipped) -> Iterator[str]:
     """A log group without retention is paid for for ever; one that a function makes itself has none."""
     for place, key, group in each(shipped, "AWS::Logs::LogGroup"):
@@ -289,7 +290,7 @@ def every_log_has_an_end(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {key}: its log group is not ours"
 
 
-@rule
+@rule_about("AWS::ECR::Repository")
 def images_are_what_they_were(shipped: Shipped) -> Iterator[str]:
     """A tag never moves, so that `roll back to the one before` means something; scanned when pushed."""
     for place, key, registry in each(shipped, "AWS::ECR::Repository"):

@@ -1,6 +1,7 @@
 """A rule: a function that yields one line for each thing that is wrong, and nothing where all is well."""
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 
 from contract.shipped import Shipped
 
@@ -15,3 +16,19 @@ def rule(check: Rule) -> Rule:
     assert check.__name__ not in RULES, f"two rules are called {check.__name__}"
     RULES[check.__name__] = check
     return check
+
+
+def rule_about(*kinds: str) -> Callable[[Rule], Rule]:
+    """A rule about resources of these types. Where production has none, it is not kept but empty."""
+
+    def make(check: Rule) -> Rule:
+        @wraps(check)
+        def checked(shipped: Shipped) -> Iterator[str]:
+            for kind in kinds:
+                if not shipped.production.resources(kind):
+                    yield f"{shipped.production}: there is no {kind}"
+            yield from check(shipped)
+
+        return rule(checked)
+
+    return make

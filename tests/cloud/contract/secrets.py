@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import templates
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 from contract.tasks import TASKS, container, family, with_service
 
@@ -58,7 +58,7 @@ def given(definition: dict[str, Any]) -> dict[str, str]:
     }
 
 
-@rule
+@rule_about(TASKS)
 def secrets_are_granted_exactly(shipped: Shipped) -> Iterator[str]:
     """The execution role reads the secrets of its tasks and no other, with the key they lie under."""
     for place in with_service(shipped):
@@ -76,7 +76,7 @@ def secrets_are_granted_exactly(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {role} decrypts with {keys}, not with exactly the key of the secrets"
 
 
-@rule
+@rule_about(TASKS)
 def the_gateway_itself_reads_no_secret_and_no_key(shipped: Shipped) -> Iterator[str]:
     """What a task is given at its start is all: the role that it runs with cannot fetch more."""
     for place in with_service(shipped):
@@ -92,7 +92,7 @@ def the_gateway_itself_reads_no_secret_and_no_key(shipped: Shipped) -> Iterator[
             yield f"{place}: the gateway runs with the role that reads its secrets"
 
 
-@rule
+@rule_about(TASKS)
 def every_secret_is_one_that_the_stacks_make(shipped: Shipped) -> Iterator[str]:
     """By its whole value: no key into JSON, and an ARN that data or recovery exports."""
     for place in with_service(shipped):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import templates
+import yaml
 from contract.resolve import Stack, resolve
 
 ROOT = templates.ROOT
@@ -53,7 +54,7 @@ class Place:
         return None
 
 
-@dataclass
+@dataclass(repr=False)
 class Shipped:
     """Templates as plain values, and the files that must agree with them."""
 
@@ -65,7 +66,8 @@ class Shipped:
     # All tables of `conf/environments/ENVIRONMENT/*.toml`, by environment.
     conf: dict[str, dict[str, Any]]
     dockerfile: str
-    deploy: str
+    # `.github/workflows/NAME.yml`, parsed, by name.
+    workflows: dict[str, dict[str, Any]]
 
     @classmethod
     def load(cls) -> "Shipped":
@@ -83,7 +85,7 @@ class Shipped:
             catalogue=json.loads((infra / "metrics.json").read_text()),
             conf={path.name: _tables(path) for path in sorted(environments.iterdir()) if path.is_dir()},
             dockerfile=(ROOT / "Dockerfile").read_text(),
-            deploy=(infra / "deploy").read_text(),
+            workflows={path.stem: _workflow(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))},
         )
 
     def copy(self) -> "Shipped":
@@ -94,7 +96,7 @@ class Shipped:
             catalogue=copy.deepcopy(self.catalogue),
             conf=copy.deepcopy(self.conf),
             dockerfile=self.dockerfile,
-            deploy=self.deploy,
+            workflows=copy.deepcopy(self.workflows),
         )
 
     def given(self, environment: str, region: str, stack: str) -> dict[str, str]:
@@ -123,6 +125,13 @@ class Shipped:
     def production(self) -> Place:
         """Where the architecture's figures hold."""
         return self.place("production")
+
+
+def _workflow(path: Path) -> dict[str, Any]:
+    """A workflow; YAML 1.1 reads the key `on` as true."""
+    parsed = yaml.safe_load(path.read_text())
+    parsed["on"] = parsed.pop(True, parsed.get("on"))
+    return parsed
 
 
 def _tables(folder: Path) -> dict[str, Any]:

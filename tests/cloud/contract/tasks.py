@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 
-from contract.rule import rule
+from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 
 TASKS = "AWS::ECS::TaskDefinition"
@@ -49,7 +49,7 @@ def with_service(shipped: Shipped) -> Iterator[Place]:
     yield from (place for place in shipped.places if "service" in place.stacks)
 
 
-@rule
+@rule_about(TASKS, TARGETS, "AWS::ECS::Service")
 def one_port_from_the_balancer_to_the_listener(shipped: Shipped) -> Iterator[str]:
     """Target group, service, container, image, security group and `[listeners]` name the same port."""
     exposed = re.findall(r"^EXPOSE (\d+)", shipped.dockerfile, re.M)
@@ -79,7 +79,7 @@ def one_port_from_the_balancer_to_the_listener(shipped: Shipped) -> Iterator[str
                 yield f"{place}: a task of awsvpc is an ip target, and speaks HTTP"
 
 
-@rule
+@rule_about("AWS::ECS::Service", LISTENER)
 def the_service_runs_the_container_that_is_defined(shipped: Shipped) -> Iterator[str]:
     """The balancer's container is in the task definition, and its target group has a listener."""
     for place in with_service(shipped):
@@ -98,7 +98,7 @@ def the_service_runs_the_container_that_is_defined(shipped: Shipped) -> Iterator
                     yield f"{place}: {key}: no listener forwards to its target group"
 
 
-@rule
+@rule_about(TARGETS, "AWS::Route53::HealthCheck")
 def health_is_asked_where_the_gateway_answers(shipped: Shipped) -> Iterator[str]:
     """`/health` needs no route; every 30 s, as the architecture has it, and answered in time."""
     for place in with_service(shipped):
@@ -118,7 +118,7 @@ def health_is_asked_where_the_gateway_answers(shipped: Shipped) -> Iterator[str]
             yield f"{place}: the container's health check is {command}: the image has no shell"
 
 
-@rule
+@rule_about(TARGETS)
 def a_drain_has_its_time(shipped: Shipped) -> Iterator[str]:
     """SIGTERM, then `announce` while the balancer stops sending, then to `deadline`; ECS kills after that."""
     for place in with_service(shipped):
@@ -136,7 +136,7 @@ def a_drain_has_its_time(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {key}: deregistration {delay} s is not within {deadline:g} to {stop} s"
 
 
-@rule
+@rule_about(BALANCER)
 def the_gateway_keeps_connections_longer_than_the_balancer(shipped: Shipped) -> Iterator[str]:
     """Or the balancer sends a request on a connection that is just being closed: a 502."""
     for place in with_service(shipped):
@@ -147,7 +147,7 @@ def the_gateway_keeps_connections_longer_than_the_balancer(shipped: Shipped) -> 
                 yield f"{place}: {key}: idle {idle} s, the gateway's keep-alive is {keep:g} s"
 
 
-@rule
+@rule_about("AWS::ECS::Service")
 def the_container_is_closed(shipped: Shipped) -> Iterator[str]:
     """Nothing to write to, not root, nothing on the internet, and everything it says is kept."""
     for place in with_service(shipped):
@@ -184,7 +184,7 @@ def _flat(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-@rule
+@rule_about("AWS::ECS::Service")
 def a_bad_deployment_rolls_back_by_itself(shipped: Shipped) -> Iterator[str]:
     """Circuit breaker with rollback, never fewer tasks than wanted, and room for the new ones."""
     for place in with_service(shipped):
@@ -203,7 +203,7 @@ def _true(value: Any) -> bool:
     return str(value).lower() == "true"
 
 
-@rule
+@rule_about("AWS::ApplicationAutoScaling::ScalableTarget")
 def a_deployment_does_not_undo_scaling(shipped: Shipped) -> Iterator[str]:
     """Scaling owns the number of tasks: the limits fit, and it starts from the number wanted."""
     for place in with_service(shipped):
@@ -226,7 +226,7 @@ def a_deployment_does_not_undo_scaling(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: no target tracking for {sorted(wanted_metrics - metrics)}"
 
 
-@rule
+@rule_about("AWS::EC2::Subnet")
 def the_balancer_is_believed_and_nobody_outside(shipped: Shipped) -> Iterator[str]:
     """`http.trusted_proxies` has the subnets of the balancer in every region, and only private addresses."""
     for place in with_service(shipped):

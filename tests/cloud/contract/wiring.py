@@ -9,8 +9,6 @@ from contract.resolve import Stack
 from contract.rule import rule
 from contract.shipped import PLACES, Place, Shipped
 
-ENVIRONMENTS = ["staging", "production"]
-
 # Exports that no stack imports: who reads them.
 READ_BY_PEOPLE = {
     "RepositoryUri": "the delivery workflow pushes the image there",
@@ -56,9 +54,10 @@ def every_template_is_deployed_somewhere(shipped: Shipped) -> Iterator[str]:
 def every_stack_knows_its_environment(shipped: Shipped) -> Iterator[str]:
     """The one parameter that all have."""
     for name, template in shipped.templates.items():
+        wanted = sorted({environment for environment, _, stacks in PLACES if name in stacks})
         parameter = template.get("Parameters", {}).get("Environment", {})
-        if sorted(parameter.get("AllowedValues", [])) != sorted(ENVIRONMENTS):
-            yield f"{name}: parameter Environment does not allow exactly {ENVIRONMENTS}"
+        if sorted(parameter.get("AllowedValues", [])) != wanted:
+            yield f"{name}: parameter Environment does not allow exactly {wanted}"
 
 
 @rule
