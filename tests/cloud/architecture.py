@@ -66,7 +66,10 @@ def subnet(tier: str, zone: str, block: str) -> Check:
 
     def check(shipped: Shipped) -> bool:
         known = networks.subnets(shipped.production)
-        found = {known[token]["AvailabilityZone"]: known[token]["CidrBlock"] for token in networks.tier(shipped.production, tier)}
+        found = {
+            known[token]["AvailabilityZone"]: known[token]["CidrBlock"]
+            for token in networks.tier(shipped.production, tier)
+        }
         return found.get(f"us-east-1{zone}") == block
 
     return check
@@ -90,6 +93,9 @@ def reaches(speaker: str, port: int) -> Check:
         place = shipped.production
         token = networks.identity(place, speaker).removesuffix(".GroupId>").strip("<>")
         group = place.resources("AWS::EC2::SecurityGroup").get(token, {})
-        return any(int(rule["FromPort"]) <= port <= int(rule["ToPort"]) for rule in group.get("SecurityGroupEgress", []))
+        return any(
+            int(rule["FromPort"]) <= port <= int(rule["ToPort"])
+            for rule in group.get("SecurityGroupEgress", [])
+        )
 
     return check

@@ -17,7 +17,10 @@ def replica(s: Shipped) -> dict[str, Any]:
 
 def zones(s: Shipped, group: str) -> list[str]:
     """The zones of a subnet group, by their letter."""
-    known = {f"<{key}>": one["AvailabilityZone"][-1] for key, one in s.production.resources("AWS::EC2::Subnet").items()}
+    known = {
+        f"<{key}>": one["AvailabilityZone"][-1]
+        for key, one in s.production.resources("AWS::EC2::Subnet").items()
+    }
     named = s.production.resources("AWS::RDS::DBSubnetGroup")[group.strip("<>")]
     return sorted(known[subnet] for subnet in named["SubnetIds"])
 
@@ -40,13 +43,21 @@ rds(
 )
 rds("replica: analytics, reporting", settled="Analytics on the replica")
 rds("engine: PostgreSQL 15.x", lambda s: str(primary(s)["EngineVersion"]).startswith("15."))
-rds("storage: 100 GB gp3", lambda s: (primary(s)["StorageType"], str(primary(s)["AllocatedStorage"])) == ("gp3", "100"))
+rds(
+    "storage: 100 GB gp3",
+    lambda s: (primary(s)["StorageType"], str(primary(s)["AllocatedStorage"])) == ("gp3", "100"),
+)
 rds("storage: provisioned IOPS", settled="IOPS")
-rds("encryption: AES-256 (KMS)", lambda s: true(primary(s)["StorageEncrypted"]) and "KmsKeyId" in primary(s))
-rds("backup: 7 days retention", lambda s: str(primary(s)["BackupRetentionPeriod"]) == "7", settled="Backups")
+rds(
+    "encryption: AES-256 (KMS)", lambda s: true(primary(s)["StorageEncrypted"]) and "KmsKeyId" in primary(s)
+)
+rds(
+    "backup: 7 days retention", lambda s: str(primary(s)["BackupRetentionPeriod"]) == "7", settled="Backups"
+)
 rds(
     "maintenance: Sunday 03:00-04:00 UTC",
-    lambda s: {database["PreferredMaintenanceWindow"] for database in every(s, DATABASE)} == {"sun:03:00-sun:04:00"},
+    lambda s: {database["PreferredMaintenanceWindow"] for database in every(s, DATABASE)}
+    == {"sun:03:00-sun:04:00"},
 )
 
 
@@ -73,7 +84,10 @@ for number, leader, follower in ((1, "a", "b"), (2, "b", "c"), (3, "c", "a")):
 redis("three shards", lambda s: str(one(s, CACHE)["NumNodeGroups"]) == "3")
 redis("each primary → its replica", lambda s: str(one(s, CACHE)["ReplicasPerNodeGroup"]) == "1")
 redis("node type: cache.r6g.large", lambda s: one(s, CACHE)["CacheNodeType"] == "cache.r6g.large")
-redis("engine: Redis 7.0", lambda s: (one(s, CACHE)["Engine"], one(s, CACHE)["EngineVersion"]) == ("redis", "7.0"))
+redis(
+    "engine: Redis 7.0",
+    lambda s: (one(s, CACHE)["Engine"], one(s, CACHE)["EngineVersion"]) == ("redis", "7.0"),
+)
 redis("encryption in transit", lambda s: true(one(s, CACHE)["TransitEncryptionEnabled"]))
 redis("encryption at rest", lambda s: true(one(s, CACHE)["AtRestEncryptionEnabled"]))
 redis("cluster mode: enabled", rule("redis_is_a_cluster_with_tls_and_a_password"))

@@ -62,10 +62,17 @@ flow("deploy: ECS", does("deploy", "deploy", r"infra/release .* update "))
 flow("deploy: verify", does("deploy", "deploy", r"infra/smoke "))
 flow(
     "feature/*: build and test, and no further",
-    lambda s: branches(s, "ci") == ["feature/**"] and not any("feature" in branch for branch in branches(s, "deploy")),
+    lambda s: branches(s, "ci") == ["feature/**"]
+    and not any("feature" in branch for branch in branches(s, "deploy")),
 )
-flow("develop: build, test, deploy to staging", lambda s: "develop" in branches(s, "deploy") and _goes_to(s, "staging"))
-flow("main: build, test, deploy to production", lambda s: "main" in branches(s, "deploy") and _goes_to(s, "production"))
+flow(
+    "develop: build, test, deploy to staging",
+    lambda s: "develop" in branches(s, "deploy") and _goes_to(s, "staging"),
+)
+flow(
+    "main: build, test, deploy to production",
+    lambda s: "main" in branches(s, "deploy") and _goes_to(s, "production"),
+)
 
 
 def _goes_to(s: Shipped, environment: str) -> bool:
@@ -74,7 +81,10 @@ def _goes_to(s: Shipped, environment: str) -> bool:
 
 
 pipeline = section("CI/CD, Mermaid")
-pipeline("trigger: push or pull request", lambda s: {"push", "pull_request"} <= started_by(s, "ci") | started_by(s, "deploy"))
+pipeline(
+    "trigger: push or pull request",
+    lambda s: {"push", "pull_request"} <= started_by(s, "ci") | started_by(s, "deploy"),
+)
 pipeline("build: install dependencies", does("ci", "test", r"rustup "), settled="Build")
 pipeline("build: TypeScript compile", does("ci", "image", r"docker build"), settled="Build")
 pipeline("build: Docker image", does("ci", "image", r"docker build"))
@@ -83,7 +93,9 @@ pipeline("build: security scan of what it is built from", does("ci", "deny", r"c
 pipeline("test: unit tests", does("ci", "coverage", r"Unit tests "))
 pipeline("test: integration tests", does("ci", "coverage", r"Unit tests .*\n.*\n?.*Integration tests "))
 pipeline("test: end to end tests", does("ci", "coverage", r"Integration tests ", r"End to end tests "))
-pipeline("test: coverage report", does("ci", "coverage", r"End to end tests ", r"Report ", r"upload-artifact"))
+pipeline(
+    "test: coverage report", does("ci", "coverage", r"End to end tests ", r"Report ", r"upload-artifact")
+)
 pipeline("deploy: push to ECR", does("deploy", "deploy", STEPS[0]))
 pipeline("deploy: update task definition", does("deploy", "deploy", *STEPS[:3]))
 pipeline("deploy: ECS rolling update", rule("a_bad_deployment_rolls_back_by_itself"))

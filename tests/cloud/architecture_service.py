@@ -34,14 +34,19 @@ definition(
     "execution role: datahub-execution-role",
     lambda s: task(s)["ExecutionRoleArn"] == role(s, "datahub-execution-role"),
 )
-definition("container: gateway", lambda s: [one["Name"] for one in task(s)["ContainerDefinitions"]] == ["gateway"])
+definition(
+    "container: gateway", lambda s: [one["Name"] for one in task(s)["ContainerDefinitions"]] == ["gateway"]
+)
 definition(
     "image: xxxx.dkr.ecr.us-east-1.amazonaws.com/datahub",
     lambda s: one(s, "AWS::ECR::Repository").get("RepositoryName") == "datahub"
     and "/datahub" in s.templates["service"]["Parameters"]["Image"]["AllowedPattern"],
 )
 definition("image: tag latest", settled="Images")
-definition("port mappings: 3000 (HTTP)", lambda s: [int(p["ContainerPort"]) for p in box(s)["PortMappings"]] == [3000])
+definition(
+    "port mappings: 3000 (HTTP)",
+    lambda s: [int(p["ContainerPort"]) for p in box(s)["PortMappings"]] == [3000],
+)
 definition("health check: /health", rule("health_is_asked_where_the_gateway_answers"))
 definition("log driver: awslogs", lambda s: box(s)["LogConfiguration"]["LogDriver"] == "awslogs")
 for variable in ("DATABASE_URL", "REDIS_URL", "JWT_SECRET"):
@@ -51,11 +56,19 @@ for variable in ("DATABASE_URL", "REDIS_URL", "JWT_SECRET"):
     )
 definition("limit: CPU 512 units", lambda s: str(box(s)["Cpu"]) == "512")
 definition("limit: memory 1024 MB, hard", lambda s: str(box(s)["Memory"]) == "1024", settled="Memory")
-definition("limit: memory 512 MB, soft", lambda s: str(box(s)["MemoryReservation"]) == "512", settled="Memory")
+definition(
+    "limit: memory 512 MB, soft", lambda s: str(box(s)["MemoryReservation"]) == "512", settled="Memory"
+)
 
 service = section("ECS Service Architecture, Mermaid")
-service("cluster: datahub-cluster", lambda s: one(s, "AWS::ECS::Cluster").get("ClusterName") == "datahub-cluster")
-service("service: datahub-gateway", lambda s: one(s, "AWS::ECS::Service").get("ServiceName") == "datahub-gateway")
+service(
+    "cluster: datahub-cluster",
+    lambda s: one(s, "AWS::ECS::Cluster").get("ClusterName") == "datahub-cluster",
+)
+service(
+    "service: datahub-gateway",
+    lambda s: one(s, "AWS::ECS::Service").get("ServiceName") == "datahub-gateway",
+)
 service(
     "tasks 1, 2 and 3 in AZ-a, AZ-b and AZ-c",
     lambda s: one(s, "AWS::ECS::Service").get("AvailabilityZoneRebalancing") == "ENABLED",
@@ -72,10 +85,17 @@ service(
 service("min: 2 tasks", lambda s: str(one(s, TARGET).get("MinCapacity")) == "2")
 service("max: 10 tasks", lambda s: str(one(s, TARGET).get("MaxCapacity")) == "10")
 service("desired: 3 tasks", lambda s: str(one(s, "AWS::ECS::Service").get("DesiredCount")) == "3")
-service("target group: protocol HTTP", lambda s: one(s, tasks.TARGETS).get("Protocol") == "HTTP", settled="TLS behind the load balancer")
+service(
+    "target group: protocol HTTP",
+    lambda s: one(s, tasks.TARGETS).get("Protocol") == "HTTP",
+    settled="TLS behind the load balancer",
+)
 service("target group: port 3000", rule("one_port_from_the_balancer_to_the_listener"))
 service("health check: path /health", lambda s: one(s, tasks.TARGETS).get("HealthCheckPath") == "/health")
-service("health check: interval 30 s", lambda s: str(one(s, tasks.TARGETS).get("HealthCheckIntervalSeconds")) == "30")
+service(
+    "health check: interval 30 s",
+    lambda s: str(one(s, tasks.TARGETS).get("HealthCheckIntervalSeconds")) == "30",
+)
 service("load balancer → target group", rule("the_service_runs_the_container_that_is_defined"))
 service("target group → tasks", hears("TaskSecurityGroup", "LoadBalancerSecurityGroup", 3000))
 service(

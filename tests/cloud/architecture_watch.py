@@ -47,7 +47,8 @@ dashboard("recent alarms: error rate < 1 %", rule("the_alarms_of_the_architectur
 dashboard("recent alarms: P99 latency < 100 ms", settled="Targets and limits")
 dashboard(
     "recent alarms: connection pool exhausted",
-    lambda s: {"datahub-pool-exhausted-primary", "datahub-pool-exhausted-replica"} <= set(alarms.alarms(s.production)),
+    lambda s: {"datahub-pool-exhausted-primary", "datahub-pool-exhausted-replica"}
+    <= set(alarms.alarms(s.production)),
 )
 
 table = section("Alarm Configuration")
@@ -80,13 +81,23 @@ def scales(metric: str) -> Check:
     return lambda s: any(metric in str(policy) for policy in every(s, kind))
 
 
-table("high CPU: CPUUtilization > 80 % for 5 min", alarm("high-cpu", "CPUUtilization", 300, "> 80"), settled="Targets and limits")
+table(
+    "high CPU: CPUUtilization > 80 % for 5 min",
+    alarm("high-cpu", "CPUUtilization", 300, "> 80"),
+    settled="Targets and limits",
+)
 table("high CPU: scale out", scales("ECSServiceAverageCPUUtilization"), settled="Scaling and alarms")
 table("high CPU: notify", tells("high-cpu", "NotifyTopic"))
-table("high memory: MemoryUtilization > 85 % for 5 min", alarm("high-memory", "MemoryUtilization", 300, "> 85"))
+table(
+    "high memory: MemoryUtilization > 85 % for 5 min",
+    alarm("high-memory", "MemoryUtilization", 300, "> 85"),
+)
 table("high memory: scale out", scales("ECSServiceAverageMemoryUtilization"), settled="Scaling and alarms")
 table("high memory: notify", tells("high-memory", "NotifyTopic"))
-table("high error rate: 5xx > 1 % for 2 min", alarm("high-error-rate", "HTTPCode_Target_5XX_Count", 120, "> 1"))
+table(
+    "high error rate: 5xx > 1 % for 2 min",
+    alarm("high-error-rate", "HTTPCode_Target_5XX_Count", 120, "> 1"),
+)
 table("high error rate: page on-call", tells("high-error-rate", "PageTopic"))
 table(
     "high latency: p99 > 500 ms for 5 min",
@@ -108,10 +119,18 @@ for where in ("primary", "replica"):
 cost = section("Monthly Cost Estimate")
 cost(
     "ECS Fargate: 3 tasks of 0.5 vCPU and 1 GB, $150",
-    lambda s: (str(tasks.family(s.production, "datahub-gateway")["Cpu"]), s.production.stacks["service"].parameters["DesiredCount"]) == ("512", "3"),
+    lambda s: (
+        str(tasks.family(s.production, "datahub-gateway")["Cpu"]),
+        s.production.stacks["service"].parameters["DesiredCount"],
+    )
+    == ("512", "3"),
     settled="Cost: Fargate",
 )
-cost("ALB: $25 and data processing", lambda s: len(every(s, tasks.BALANCER)) == 1, settled="Cost: load balancer")
+cost(
+    "ALB: $25 and data processing",
+    lambda s: len(every(s, tasks.BALANCER)) == 1,
+    settled="Cost: load balancer",
+)
 cost(
     "RDS PostgreSQL (Multi-AZ): db.r6g.large, $250",
     lambda s: len(every(s, DATABASE, DBInstanceClass="db.r6g.large", MultiAZ="true")) == 1,
@@ -122,10 +141,22 @@ cost(
     lambda s: len(every(s, DATABASE, DBInstanceClass="db.r6g.large", MultiAZ="False")) == 1,
     settled="Cost: databases",
 )
-cost("ElastiCache Redis: cache.r6g.large cluster, $150", lambda s: one(s, CACHE)["CacheNodeType"] == "cache.r6g.large", settled="Cost: Redis")
-cost("NAT gateways (2): $70 and data processing", lambda s: len(every(s, "AWS::EC2::NatGateway")) == 3, settled="NAT gateways")
+cost(
+    "ElastiCache Redis: cache.r6g.large cluster, $150",
+    lambda s: one(s, CACHE)["CacheNodeType"] == "cache.r6g.large",
+    settled="Cost: Redis",
+)
+cost(
+    "NAT gateways (2): $70 and data processing",
+    lambda s: len(every(s, "AWS::EC2::NatGateway")) == 3,
+    settled="NAT gateways",
+)
 cost("CloudWatch: $30, logs, metrics, alarms", lambda s: _series(s) <= 35, settled="Cost: CloudWatch")
-cost("Secrets Manager: ~10 secrets, $5", lambda s: 5 <= len(every(s, "AWS::SecretsManager::Secret")) <= 10, settled="Cost: secrets")
+cost(
+    "Secrets Manager: ~10 secrets, $5",
+    lambda s: 5 <= len(every(s, "AWS::SecretsManager::Secret")) <= 10,
+    settled="Cost: secrets",
+)
 cost(
     "S3 (logs, backups): ~100 GB, $10",
     rule("buckets_are_private_and_clean_up"),
@@ -139,18 +170,31 @@ cost("reserved instances: 30 to 40 % less", settled="Cost: reserved")
 
 def _series(s: Shipped) -> int:
     """Series that the gateway can publish: an open set has six names and `other`."""
-    return sum(1 if len(m["dimensions"]) == 2 else len(m["values"] or range(7)) for m in s.catalogue["metrics"])
+    return sum(
+        1 if len(m["dimensions"]) == 2 else len(m["values"] or range(7)) for m in s.catalogue["metrics"]
+    )
 
 
 def _buckets(s: Shipped, place: Place) -> list[dict[str, Any]]:
     """For logs and for backups."""
-    return [one(s, "AWS::S3::Bucket", place, BucketName=place.export(f"datahub-{name}Bucket")) for name in ("Log", "Backup")]
+    return [
+        one(s, "AWS::S3::Bucket", place, BucketName=place.export(f"datahub-{name}Bucket"))
+        for name in ("Log", "Backup")
+    ]
 
 
 disaster = section("DR Strategy, Mermaid")
-disaster("primary region: us-east-1", lambda s: bool(every(s, DATABASE)) and s.production.region == "us-east-1")
-disaster("recovery region: us-west-2", lambda s: bool(every(s, DATABASE, recovery(s))) and recovery(s).region == "us-west-2")
-disaster("primary: ECS cluster, RDS primary, Redis", lambda s: all(every(s, k) for k in ("AWS::ECS::Cluster", DATABASE, CACHE)))
+disaster(
+    "primary region: us-east-1", lambda s: bool(every(s, DATABASE)) and s.production.region == "us-east-1"
+)
+disaster(
+    "recovery region: us-west-2",
+    lambda s: bool(every(s, DATABASE, recovery(s))) and recovery(s).region == "us-west-2",
+)
+disaster(
+    "primary: ECS cluster, RDS primary, Redis",
+    lambda s: all(every(s, k) for k in ("AWS::ECS::Cluster", DATABASE, CACHE)),
+)
 disaster(
     "recovery: ECS cluster, standby",
     lambda s: one(s, "AWS::ECS::Cluster", recovery(s)).get("ClusterName") == "datahub-cluster"
@@ -169,11 +213,14 @@ disaster(
 )
 disaster(
     "global: Route 53 health checks",
-    lambda s: one(s, "AWS::Route53::HealthCheck").get("HealthCheckConfig", {}).get("ResourcePath") == "/health",
+    lambda s: one(s, "AWS::Route53::HealthCheck").get("HealthCheckConfig", {}).get("ResourcePath")
+    == "/health",
 )
 disaster(
     "global: S3 cross-region replication",
-    lambda s: ["us-west-2" in str(bucket["ReplicationConfiguration"]) for bucket in _buckets(s, s.production)]
+    lambda s: [
+        "us-west-2" in str(bucket["ReplicationConfiguration"]) for bucket in _buckets(s, s.production)
+    ]
     == [True, True],
 )
 disaster("RDS primary → RDS replica, asynchronous", lambda s: bool(every(s, DATABASE, recovery(s))))
@@ -183,7 +230,9 @@ disaster(
 )
 disaster(
     "Route 53 → primary",
-    lambda s: all(record.get("HealthCheckId") for record in every(s, "AWS::Route53::RecordSet", Failover="PRIMARY"))
+    lambda s: all(
+        record.get("HealthCheckId") for record in every(s, "AWS::Route53::RecordSet", Failover="PRIMARY")
+    )
     and bool(every(s, "AWS::Route53::RecordSet", Failover="PRIMARY")),
 )
 disaster(
@@ -193,7 +242,9 @@ disaster(
 )
 disaster(
     "replication of S3 between the regions",
-    lambda s: [bucket["BucketName"].replace("us-east-1", "us-west-2") for bucket in _buckets(s, s.production)]
+    lambda s: [
+        bucket["BucketName"].replace("us-east-1", "us-west-2") for bucket in _buckets(s, s.production)
+    ]
     == [bucket["BucketName"] for bucket in _buckets(s, recovery(s))]
     != [],
 )

@@ -60,7 +60,9 @@ def alarm(shipped: Shipped, name: str) -> dict[str, Any]:
 
 def container(shipped: Shipped, family: str = "datahub-gateway") -> dict[str, Any]:
     """The container of a task definition."""
-    return properties(shipped, "service", "AWS::ECS::TaskDefinition", Family=family)["ContainerDefinitions"][0]
+    return properties(shipped, "service", "AWS::ECS::TaskDefinition", Family=family)[
+        "ContainerDefinitions"
+    ][0]
 
 
 def attribute(owner: dict[str, Any], word: str, key: str, value: str) -> None:
@@ -73,7 +75,9 @@ def statement(shipped: Shipped, stack: str, action: str) -> dict[str, Any]:
     """The first statement of a role's or an attached policy that allows an action."""
     for one in shipped.templates[stack]["Resources"].values():
         found = one.get("Properties", {})
-        documents = [policy["PolicyDocument"] for policy in found.get("Policies", []) if "PolicyDocument" in policy]
+        documents = [
+            policy["PolicyDocument"] for policy in found.get("Policies", []) if "PolicyDocument" in policy
+        ]
         if one["Type"] in ("AWS::IAM::Policy", "AWS::IAM::RolePolicy", "AWS::IAM::ManagedPolicy"):
             documents.append(found["PolicyDocument"])
         for document in documents:

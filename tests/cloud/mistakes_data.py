@@ -43,9 +43,9 @@ def the_database_can_reach_the_internet(shipped: Shipped) -> None:
 
 @mistake("only_public_subnets_face_the_internet")
 def a_zone_goes_out_through_another(shipped: Shipped) -> None:
-    properties(shipped, "network", "AWS::EC2::Route", RouteTableId={"Ref": "AppRoutesC"})["NatGatewayId"] = {
-        "Ref": "NatGatewayA"
-    }
+    properties(shipped, "network", "AWS::EC2::Route", RouteTableId={"Ref": "AppRoutesC"})[
+        "NatGatewayId"
+    ] = {"Ref": "NatGatewayA"}
 
 
 @mistake("each_tier_hears_only_the_one_before_it")
@@ -147,7 +147,12 @@ def a_log_is_kept_for_ever(shipped: Shipped) -> None:
 @mistake("what_is_open_to_all_has_a_condition")
 def the_bucket_is_open_to_all(shipped: Shipped) -> None:
     properties(shipped, "data", "AWS::S3::BucketPolicy")["PolicyDocument"]["Statement"].append(
-        {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::datahub/*"}
+        {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": "arn:aws:s3:::datahub/*",
+        }
     )
 
 
@@ -208,7 +213,9 @@ def an_import_is_misspelt(shipped: Shipped) -> None:
 
 @mistake("every_import_is_exported_before")
 def a_stack_imports_from_one_that_is_made_later(shipped: Shipped) -> None:
-    statement(shipped, "network", "logs:DescribeLogGroups")["Resource"] = {"Fn::ImportValue": "datahub-KeyArn"}
+    statement(shipped, "network", "logs:DescribeLogGroups")["Resource"] = {
+        "Fn::ImportValue": "datahub-KeyArn"
+    }
 
 
 @mistake("exports_are_named_after_their_outputs_and_unique")
@@ -218,7 +225,10 @@ def two_stacks_export_one_name(shipped: Shipped) -> None:
 
 @mistake("every_export_is_read")
 def an_export_is_read_by_nobody(shipped: Shipped) -> None:
-    shipped.templates["network"]["Outputs"]["FlowLog"] = {"Value": "x", "Export": {"Name": "datahub-FlowLog"}}
+    shipped.templates["network"]["Outputs"]["FlowLog"] = {
+        "Value": "x",
+        "Export": {"Name": "datahub-FlowLog"},
+    }
 
 
 @mistake("everything_resolves")
@@ -239,3 +249,11 @@ def the_password_of_the_database_never_changes(shipped: Shipped) -> None:
     for key, one in list(resources.items()):
         if one["Type"] == "AWS::SecretsManager::RotationSchedule":
             del resources[key]
+
+
+@mistake("nothing_that_matters_goes_with_its_stack")
+def a_replica_asks_for_a_last_snapshot(shipped: Shipped) -> None:
+    for one in shipped.templates["recovery"]["Resources"].values():
+        if one["Type"] == DATABASE:
+            one["UpdateReplacePolicy"] = "Snapshot"
+            one["DeletionPolicy"] = "Snapshot"

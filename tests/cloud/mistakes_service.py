@@ -58,7 +58,12 @@ def the_balancer_drains_for_five_minutes(shipped: Shipped) -> None:
 
 @mistake("the_gateway_keeps_connections_longer_than_the_balancer")
 def the_balancer_keeps_connections_longer_than_the_gateway(shipped: Shipped) -> None:
-    attribute(properties(shipped, "service", BALANCER), "LoadBalancerAttributes", "idle_timeout.timeout_seconds", "120")
+    attribute(
+        properties(shipped, "service", BALANCER),
+        "LoadBalancerAttributes",
+        "idle_timeout.timeout_seconds",
+        "120",
+    )
 
 
 @mistake("the_container_is_closed")
@@ -80,7 +85,9 @@ def tasks_run_in_the_public_subnets(shipped: Shipped) -> None:
 
 @mistake("a_bad_deployment_rolls_back_by_itself")
 def a_bad_deployment_is_stopped_but_not_rolled_back(shipped: Shipped) -> None:
-    properties(shipped, "service", SERVICE)["DeploymentConfiguration"]["DeploymentCircuitBreaker"]["Rollback"] = False
+    properties(shipped, "service", SERVICE)["DeploymentConfiguration"]["DeploymentCircuitBreaker"][
+        "Rollback"
+    ] = False
 
 
 @mistake("a_deployment_does_not_undo_scaling")
@@ -125,7 +132,9 @@ def a_role_reads_a_secret_that_no_task_has(shipped: Shipped) -> None:
 
 @mistake("secrets_are_granted_exactly")
 def a_role_decrypts_with_every_key(shipped: Shipped) -> None:
-    statement(shipped, "service", "kms:Decrypt")["Resource"] = {"Fn::Sub": "arn:aws:kms:*:${AWS::AccountId}:key/*"}
+    statement(shipped, "service", "kms:Decrypt")["Resource"] = {
+        "Fn::Sub": "arn:aws:kms:*:${AWS::AccountId}:key/*"
+    }
 
 
 @mistake("the_gateway_itself_reads_no_secret_and_no_key")
@@ -189,7 +198,12 @@ def port_80_answers(shipped: Shipped) -> None:
 
 @mistake("clients_speak_tls")
 def the_balancer_writes_no_access_log(shipped: Shipped) -> None:
-    attribute(properties(shipped, "service", BALANCER), "LoadBalancerAttributes", "access_logs.s3.enabled", "false")
+    attribute(
+        properties(shipped, "service", BALANCER),
+        "LoadBalancerAttributes",
+        "access_logs.s3.enabled",
+        "false",
+    )
 
 
 @mistake("the_firewall_stands_before_the_balancer")
@@ -214,7 +228,9 @@ def a_tag_can_move(shipped: Shipped) -> None:
 
 @mistake("images_are_what_they_were")
 def the_service_runs_latest(shipped: Shipped) -> None:
-    container(shipped)["Image"] = {"Fn::Sub": "${AWS::AccountId}.dkr.ecr.us-east-1.amazonaws.com/datahub:latest"}
+    container(shipped)["Image"] = {
+        "Fn::Sub": "${AWS::AccountId}.dkr.ecr.us-east-1.amazonaws.com/datahub:latest"
+    }
 
 
 @mistake("no_role_may_do_everything")
@@ -239,12 +255,16 @@ def the_gateway_may_not_publish(shipped: Shipped) -> None:
 
 @mistake("roles_are_passed_by_name_to_one_service")
 def any_role_may_be_passed(shipped: Shipped) -> None:
-    statement(shipped, "pipeline", "iam:PassRole")["Resource"] = {"Fn::Sub": "arn:aws:iam::${AWS::AccountId}:role/*"}
+    statement(shipped, "pipeline", "iam:PassRole")["Resource"] = {
+        "Fn::Sub": "arn:aws:iam::${AWS::AccountId}:role/*"
+    }
 
 
 @mistake("trust_is_narrow")
 def every_branch_may_deploy(shipped: Shipped) -> None:
-    trust = properties(shipped, "pipeline", "AWS::IAM::Role", RoleName="datahub-deploy")["AssumeRolePolicyDocument"]
+    trust = properties(shipped, "pipeline", "AWS::IAM::Role", RoleName="datahub-deploy")[
+        "AssumeRolePolicyDocument"
+    ]
     condition = trust["Statement"][0]["Condition"]
     exact = condition["StringEquals"].pop("token.actions.githubusercontent.com:sub")
     assert exact
@@ -265,3 +285,13 @@ def production_is_deployed_from_another_branch(shipped: Shipped) -> None:
 @mistake("github_proves_the_branch_that_the_role_trusts")
 def a_test_can_prove_itself_to_aws(shipped: Shipped) -> None:
     shipped.workflows["ci"]["jobs"]["test"]["permissions"] = {"id-token": "write"}
+
+
+@mistake("every_upstream_can_be_reached")
+def an_upstream_has_a_port_that_tasks_may_not_speak_to(shipped: Shipped) -> None:
+    shipped.conf["staging"]["upstreams"]["billing"] = {"endpoints": ["10.0.11.201:5000"]}
+
+
+@mistake("every_upstream_can_be_reached")
+def an_upstream_is_known_in_one_region_only(shipped: Shipped) -> None:
+    shipped.conf["production"]["upstreams"]["billing"] = {"endpoints": ["10.0.11.201:8080"]}

@@ -6,7 +6,9 @@ from mistakes import alarm, dashboard, mistake, properties
 
 @mistake("every_series_of_an_alarm_has_data")
 def the_gateway_renames_a_metric(shipped: Shipped) -> None:
-    next(one for one in shipped.catalogue["metrics"] if one["name"] == "PoolUtilization")["name"] = "PoolUse"
+    next(one for one in shipped.catalogue["metrics"] if one["name"] == "PoolUtilization")[
+        "name"
+    ] = "PoolUse"
 
 
 @mistake("every_series_of_an_alarm_has_data")
@@ -108,7 +110,11 @@ def the_error_rate_leaves_out_what_the_balancer_answers(shipped: Shipped) -> Non
     for one in metrics:
         if "Expression" in one:
             text = one["Expression"]
-            one["Expression"] = {"Fn::Sub": str(text["Fn::Sub"] if isinstance(text, dict) else text).replace("FILL(e, 0)", "0")}
+            one["Expression"] = {
+                "Fn::Sub": str(text["Fn::Sub"] if isinstance(text, dict) else text).replace(
+                    "FILL(e, 0)", "0"
+                )
+            }
 
 
 @mistake("the_alarms_of_the_architecture_are_as_it_says")

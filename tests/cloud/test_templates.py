@@ -30,17 +30,32 @@ def checkov() -> Path:
 
 def test_cfn_lint_has_no_findings_in_the_files() -> None:
     """As its own command runs, with the suppressions that stand in the templates."""
-    command = [Path(sys.executable).with_name("cfn-lint"), *(templates.INFRA / f"{name}.yaml" for name in templates.names())]
+    command = [
+        Path(sys.executable).with_name("cfn-lint"),
+        *(templates.INFRA / f"{name}.yaml" for name in templates.names()),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_checkov_has_no_failed_check() -> None:
     """What it is told to skip has its reason in the metadata of the resource."""
-    command = [checkov(), "--skip-download", "--compact", "--quiet", "--framework", "cloudformation", "-o", "json"]
+    command = [
+        checkov(),
+        "--skip-download",
+        "--compact",
+        "--quiet",
+        "--framework",
+        "cloudformation",
+        "-o",
+        "json",
+    ]
     done = subprocess.run([*command, "-d", templates.INFRA], capture_output=True, text=True, timeout=300)
     result = json.loads(done.stdout)
-    failed = [f"{one['file_path']} {one['resource']}: {one['check_id']} {one['check_name']}" for one in result["results"]["failed_checks"]]
+    failed = [
+        f"{one['file_path']} {one['resource']}: {one['check_id']} {one['check_name']}"
+        for one in result["results"]["failed_checks"]
+    ]
     assert not failed, "\n".join(failed)
     assert result["summary"]["parsing_errors"] == 0
     assert result["summary"]["passed"] > 150, "checkov looked at less than it should"
@@ -64,12 +79,17 @@ def test_the_text_of_a_function_fits_into_its_template(name: str) -> None:
         assert len(function["Code"]["ZipFile"].encode()) <= LARGEST_FUNCTION, key
 
 
-@pytest.mark.parametrize("environment, region, stacks", PLACES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "environment, region, stacks", PLACES, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_the_deployment_takes_the_stacks_in_the_order_of_the_checks(
     environment: str, region: str, stacks: tuple[str, ...]
 ) -> None:
     done = subprocess.run(
-        [templates.INFRA / "deploy", "--dry-run", environment, region], capture_output=True, text=True, timeout=60
+        [templates.INFRA / "deploy", "--dry-run", environment, region],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert re.findall(r"deploy --stack-name datahub-(\S+)", done.stdout) == list(stacks)
@@ -79,15 +99,24 @@ def test_the_deployment_takes_the_stacks_in_the_order_of_the_checks(
         assert size <= IN_A_REQUEST or "--s3-bucket" in rest, f"{name} is too large for a request"
 
 
-@pytest.mark.parametrize("environment, region, stacks", PLACES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "environment, region, stacks", PLACES, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_the_deployment_gives_what_the_parameter_files_say(
     shipped: Shipped, environment: str, region: str, stacks: tuple[str, ...]
 ) -> None:
     """Whatever the script reads, it must be what the checks have read."""
     done = subprocess.run(
-        [templates.INFRA / "deploy", "--dry-run", environment, region], capture_output=True, text=True, timeout=60
+        [templates.INFRA / "deploy", "--dry-run", environment, region],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    lines = {re.search(r"--stack-name datahub-(\S+)", line)[1]: line for line in done.stdout.splitlines() if " deploy " in line}
+    lines = {
+        re.search(r"--stack-name datahub-(\S+)", line)[1]: line
+        for line in done.stdout.splitlines()
+        if " deploy " in line
+    }
     for stack in stacks:
         for name, value in shipped.given(environment, region, stack).items():
             assert f" {name}={value}" in lines[stack].replace("\\", ""), f"{stack}: {name}"
@@ -95,7 +124,9 @@ def test_the_deployment_gives_what_the_parameter_files_say(
 
 def test_every_script_is_clean() -> None:
     """shellcheck, over whatever in infra/ is a shell script."""
-    scripts = [path for path in templates.INFRA.iterdir() if path.is_file() and path.read_bytes()[:2] == b"#!"]
+    scripts = [
+        path for path in templates.INFRA.iterdir() if path.is_file() and path.read_bytes()[:2] == b"#!"
+    ]
     assert {"deploy", "failover"} <= {path.name for path in scripts}
     done = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), *scripts], capture_output=True, text=True, timeout=60

@@ -4,7 +4,20 @@ The linters read one template at a time and know AWS's schemas; these rules know
 gateway's configuration, its metrics and the container must agree on. `RULES` has all of them by name.
 """
 
-from contract import access, alarms, dashboards, delivery, lint, networks, protection, secrets, tasks, wiring
+from contract import (
+    access,
+    alarms,
+    dashboards,
+    delivery,
+    lint,
+    mirror,
+    names,
+    networks,
+    protection,
+    secrets,
+    tasks,
+    wiring,
+)
 from contract.rule import RULES
 
 __all__ = [
@@ -14,6 +27,8 @@ __all__ = [
     "dashboards",
     "delivery",
     "lint",
+    "mirror",
+    "names",
     "networks",
     "protection",
     "secrets",

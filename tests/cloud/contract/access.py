@@ -72,7 +72,9 @@ def metrics_go_only_to_the_namespace_of_the_gateway(shipped: Shipped) -> Iterato
     for place in shipped.places:
         for where, statement in policies(place):
             if "cloudwatch:PutMetricData" in listed(statement.get("Action")):
-                narrowed = statement.get("Condition", {}).get("StringEquals", {}).get("cloudwatch:namespace")
+                narrowed = (
+                    statement.get("Condition", {}).get("StringEquals", {}).get("cloudwatch:namespace")
+                )
                 if listed(narrowed) != [shipped.catalogue["namespace"]]:
                     yield f"{place}: {where}: publishes to {narrowed}"
 
@@ -135,7 +137,9 @@ def what_is_open_to_all_has_a_condition(shipped: Shipped) -> Iterator[str]:
                 if not isinstance(value, dict) or value.get("Effect") != "Allow":
                     continue
                 principal = value.get("Principal")
-                anybody = principal == "*" or (isinstance(principal, dict) and "*" in listed(principal.get("AWS")))
+                anybody = principal == "*" or (
+                    isinstance(principal, dict) and "*" in listed(principal.get("AWS"))
+                )
                 image_layers = "starport-layer-bucket" in str(value.get("Resource"))
                 if anybody and not value.get("Condition") and not image_layers:
                     yield f"{place}: {name}/{'/'.join(map(str, path))}: open to all"

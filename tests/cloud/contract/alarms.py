@@ -70,7 +70,21 @@ def metric_math_is_complete(shipped: Shipped) -> Iterator[str]:
             yield from (f"{place}: {name}: {trouble}" for trouble in math_troubles(alarm["Metrics"]))
 
 
-FUNCTIONS = {"FILL", "IF", "SUM", "MAX", "MIN", "AVG", "RATE", "DIFF", "ABS", "CEIL", "FLOOR", "METRICS", "PERIOD"}
+FUNCTIONS = {
+    "FILL",
+    "IF",
+    "SUM",
+    "MAX",
+    "MIN",
+    "AVG",
+    "RATE",
+    "DIFF",
+    "ABS",
+    "CEIL",
+    "FLOOR",
+    "METRICS",
+    "PERIOD",
+}
 
 
 def math_troubles(metrics: list[dict[str, Any]]) -> Iterator[str]:
@@ -196,7 +210,11 @@ def every_upstream_has_an_alarm(shipped: Shipped) -> Iterator[str]:
 def a_topic_has_readers(shipped: Shipped) -> Iterator[str]:
     """Each topic of alarms is encrypted, CloudWatch may publish to it, and a parameter says who reads it."""
     for place in shipped.places:
-        topics = {key: topic for key, topic in place.resources("AWS::SNS::Topic").items() if "observability" in key}
+        topics = {
+            key: topic
+            for key, topic in place.resources("AWS::SNS::Topic").items()
+            if "observability" in key
+        }
         named = {
             f"<{name}/{one['Properties']['TopicArn']['Ref']}>"
             for name, stack in place.stacks.items()

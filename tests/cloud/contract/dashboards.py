@@ -50,7 +50,9 @@ def every_series_of_a_dashboard_has_data(shipped: Shipped) -> Iterator[str]:
     for place, key, widget in _widgets(shipped):
         title = widget.get("properties", {}).get("title", "?")
         for one in widget_series(widget):
-            yield from (f"{place}: {key}: {title}: {trouble}" for trouble in series.troubles(one, shipped, place))
+            yield from (
+                f"{place}: {key}: {title}: {trouble}" for trouble in series.troubles(one, shipped, place)
+            )
         yield from (f"{place}: {key}: {title}: {trouble}" for trouble in _math(widget))
 
 
@@ -100,7 +102,9 @@ def widget_series(widget: dict[str, Any]) -> Iterator[series.Series]:
         if words[0] == "...":
             kept = len(above) - len(words) + 1
             words = above[:kept] + words[1:]
-        words = [above[place] if word == "." and place < len(above) else word for place, word in enumerate(words)]
+        words = [
+            above[place] if word == "." and place < len(above) else word for place, word in enumerate(words)
+        ]
         above = words
         yield series.Series(
             words[0],

@@ -53,7 +53,9 @@ def regions_have_addresses_of_their_own(shipped: Shipped) -> Iterator[str]:
     """Two networks of one environment that overlap can never be joined."""
     for left, right in combinations(list(networks(shipped)), 2):
         if left.environment == right.environment and left.region != right.region:
-            blocks = [next(iter(one.resources("AWS::EC2::VPC").values()))["CidrBlock"] for one in (left, right)]
+            blocks = [
+                next(iter(one.resources("AWS::EC2::VPC").values()))["CidrBlock"] for one in (left, right)
+            ]
             if ipaddress.ip_network(blocks[0]).overlaps(ipaddress.ip_network(blocks[1])):
                 yield f"{left} and {right} both use {blocks}"
 
@@ -84,7 +86,11 @@ def only_public_subnets_face_the_internet(shipped: Shipped) -> Iterator[str]:
         nats = {f"<{key}>": nat["SubnetId"] for key, nat in place.resources("AWS::EC2::NatGateway").items()}
         for name in TIERS:
             for one in tier(place, name):
-                out = [r for r in routes.get(tables.get(one, ""), []) if r.get("DestinationCidrBlock") == "0.0.0.0/0"]
+                out = [
+                    r
+                    for r in routes.get(tables.get(one, ""), [])
+                    if r.get("DestinationCidrBlock") == "0.0.0.0/0"
+                ]
                 if name == "DatabaseSubnets":
                     if out or one not in tables:
                         yield f"{place}: {one} has a way to the internet"
@@ -111,7 +117,9 @@ def ingress(place: Place, group: str) -> set[tuple[str, int, int]]:
             rules += properties.get("SecurityGroupIngress", [])
             names = {f"<{key}>", f"<{key}.GroupId>"}
             rules += [
-                one for one in place.resources("AWS::EC2::SecurityGroupIngress").values() if one["GroupId"] in names
+                one
+                for one in place.resources("AWS::EC2::SecurityGroupIngress").values()
+                if one["GroupId"] in names
             ]
     return {(_source(one), int(one.get("FromPort", 0)), int(one.get("ToPort", 65535))) for one in rules}
 
@@ -154,7 +162,9 @@ def each_tier_hears_only_the_one_before_it(shipped: Shipped) -> Iterator[str]:
                         yield f"{place}: {key} hears the internet on {first} to {last}"
 
 
-@rule_about("AWS::RDS::DBSubnetGroup", "AWS::ElastiCache::SubnetGroup", "AWS::ElasticLoadBalancingV2::LoadBalancer")
+@rule_about(
+    "AWS::RDS::DBSubnetGroup", "AWS::ElastiCache::SubnetGroup", "AWS::ElasticLoadBalancingV2::LoadBalancer"
+)
 def stores_and_balancer_stand_in_their_tier(shipped: Shipped) -> Iterator[str]:
     """The balancer in public subnets, databases and caches in theirs, each with its security group."""
     for place in networks(shipped):

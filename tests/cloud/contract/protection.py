@@ -51,7 +51,9 @@ def clients_speak_tls(shipped: Shipped) -> Iterator[str]:
         if port == 443:
             if protocol != "HTTPS" or not listener.get("Certificates"):
                 yield f"{place}: {key}: {protocol} without certificate"
-            if not str(listener.get("SslPolicy", "")).startswith(("ELBSecurityPolicy-TLS13-1-2", "ELBSecurityPolicy-TLS13-1-3")):
+            if not str(listener.get("SslPolicy", "")).startswith(
+                ("ELBSecurityPolicy-TLS13-1-2", "ELBSecurityPolicy-TLS13-1-3")
+            ):
                 yield f"{place}: {key}: policy {listener.get('SslPolicy')}"
         elif port == 80:
             kinds = [action.get("Type") for action in listener["DefaultActions"]]
@@ -62,7 +64,10 @@ def clients_speak_tls(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {key}: listens on {port}"
     for place, key, balancer in each(shipped, BALANCER):
         has = attributes(balancer, "LoadBalancerAttributes")
-        wanted = {"routing.http.drop_invalid_header_fields.enabled": "true", "access_logs.s3.enabled": "true"}
+        wanted = {
+            "routing.http.drop_invalid_header_fields.enabled": "true",
+            "access_logs.s3.enabled": "true",
+        }
         if place.environment == "production":
             wanted["deletion_protection.enabled"] = "true"
         for name, value in wanted.items():
@@ -85,13 +90,16 @@ def the_firewall_stands_before_the_balancer(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {key}: its firewall is {ties}"
     for place, key, acl in each(shipped, "AWS::WAFv2::WebACL"):
         names = {
-            one.get("Statement", {}).get("ManagedRuleGroupStatement", {}).get("Name") for one in acl.get("Rules", [])
+            one.get("Statement", {}).get("ManagedRuleGroupStatement", {}).get("Name")
+            for one in acl.get("Rules", [])
         }
         missing = {"AWSManagedRulesCommonRuleSet", "AWSManagedRulesSQLiRuleSet"} - names
         if missing:
             yield f"{place}: {key}: without {sorted(missing)}"
         for one in acl.get("Rules", []):
-            if "ManagedRuleGroupStatement" in one.get("Statement", {}) and "None" not in one.get("OverrideAction", {}):
+            if "ManagedRuleGroupStatement" in one.get("Statement", {}) and "None" not in one.get(
+                "OverrideAction", {}
+            ):
                 yield f"{place}: {key}: {one['Name']} only counts"
 
 
@@ -115,11 +123,17 @@ def the_database_is_doubled_and_closed(shipped: Shipped) -> Iterator[str]:
                 yield f"{place}: {key}: {database.get('BackupRetentionPeriod')} days of backups"
         if not replica and not _rotates(place, str(database.get("MasterUserPassword"))):
             yield f"{place}: {key}: its password does not rotate"
-        groups = [one for name, one in place.resources("AWS::RDS::DBParameterGroup").items() if f"<{name}>" == database.get("DBParameterGroupName")]
+        groups = [
+            one
+            for name, one in place.resources("AWS::RDS::DBParameterGroup").items()
+            if f"<{name}>" == database.get("DBParameterGroupName")
+        ]
         for group in groups:
             if str(group["Parameters"].get("rds.force_ssl")) != "1":
                 yield f"{place}: {key}: takes connections without TLS"
-            if str(group["Parameters"].get("max_connections")) != str(place.export("datahub-MaxConnections")):
+            if str(group["Parameters"].get("max_connections")) != str(
+                place.export("datahub-MaxConnections")
+            ):
                 yield f"{place}: {key}: max_connections is not what alarms take for it"
         if not groups:
             yield f"{place}: {key}: has no parameter group of ours"
@@ -127,7 +141,9 @@ def the_database_is_doubled_and_closed(shipped: Shipped) -> Iterator[str]:
 
 def _rotates(place: Place, password: str) -> bool:
     """RDS makes no replica of an instance whose password it manages, so a rotating secret holds it."""
-    rotating = {one.get("SecretId") for one in place.resources("AWS::SecretsManager::RotationSchedule").values()}
+    rotating = {
+        one.get("SecretId") for one in place.resources("AWS::SecretsManager::RotationSchedule").values()
+    }
     return any(f"{{{{resolve:secretsmanager:{secret}:" in password for secret in rotating)
 
 
@@ -135,12 +151,18 @@ def _rotates(place: Place, password: str) -> bool:
 def a_lost_zone_leaves_a_database(shipped: Shipped) -> Iterator[str]:
     """The replica stands in a zone where neither the primary nor its standby can be."""
     place = shipped.production
-    zones = {f"<{key}>": one["AvailabilityZone"] for key, one in place.resources("AWS::EC2::Subnet").items()}
-    groups = {f"<{key}>": one["SubnetIds"] for key, one in place.resources("AWS::RDS::DBSubnetGroup").items()}
+    zones = {
+        f"<{key}>": one["AvailabilityZone"] for key, one in place.resources("AWS::EC2::Subnet").items()
+    }
+    groups = {
+        f"<{key}>": one["SubnetIds"] for key, one in place.resources("AWS::RDS::DBSubnetGroup").items()
+    }
     taken: set[str] = set()
     for database in place.resources(DATABASE).values():
         if "SourceDBInstanceIdentifier" not in database:
-            taken |= {zones.get(subnet, "?") for subnet in groups.get(database.get("DBSubnetGroupName"), [])}
+            taken |= {
+                zones.get(subnet, "?") for subnet in groups.get(database.get("DBSubnetGroupName"), [])
+            }
     for key, database in place.resources(DATABASE).items():
         zone = database.get("AvailabilityZone")
         if "SourceDBInstanceIdentifier" in database and (zone is None or zone in taken):
@@ -187,7 +209,9 @@ def _cluster_mode(place: Place, cache: dict[str, Any]) -> bool:
     if name == "default.redis7.cluster.on":
         return True
     own = place.resources("AWS::ElastiCache::ParameterGroup")
-    return any(f"<{key}>" == name and one["Properties"].get("cluster-enabled") == "yes" for key, one in own.items())
+    return any(
+        f"<{key}>" == name and one["Properties"].get("cluster-enabled") == "yes" for key, one in own.items()
+    )
 
 
 @rule_about(BUCKET)
@@ -215,7 +239,9 @@ def buckets_are_private_and_clean_up(shipped: Shipped) -> Iterator[str]:
 
 
 def _denies_plain(statement: dict[str, Any]) -> bool:
-    plain = str(statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport")).lower() == "false"
+    plain = (
+        str(statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport")).lower() == "false"
+    )
     return statement["Effect"] == "Deny" and plain and "s3:*" in listed(statement.get("Action"))
 
 
@@ -227,7 +253,9 @@ def keys_turn_and_disks_have_one(shipped: Shipped) -> Iterator[str]:
             yield f"{place}: {key}: does not rotate"
     for kind in (DATABASE, CACHE, "AWS::SecretsManager::Secret"):
         for place, key, one in each(shipped, kind):
-            of_source = kind == DATABASE and "SourceDBInstanceIdentifier" in one and place.region == "us-east-1"
+            of_source = (
+                kind == DATABASE and "SourceDBInstanceIdentifier" in one and place.region == "us-east-1"
+            )
             if "KmsKeyId" not in one and not of_source:
                 yield f"{place}: {key}: lies under no key of ours"
 
@@ -264,9 +292,9 @@ def nothing_that_matters_goes_with_its_stack(shipped: Shipped) -> Iterator[str]:
             if where in NOT_STATEFUL:
                 seen.add(where)
                 continue
-            # The source has it all; RDS takes no final snapshot of a replica.
+            # The source has it all; and RDS takes no final snapshot of a replica.
             copy = "SourceDBInstanceIdentifier" in resource.get("Properties", {})
-            allowed = (*STATEFUL[resource["Type"]], *(("Delete",) if copy else ()))
+            allowed = ("Delete", "Retain") if copy else STATEFUL[resource["Type"]]
             for word in ("DeletionPolicy", "UpdateReplacePolicy"):
                 policy = str(resource.get(word, "none"))
                 if policy not in allowed and policy != "RetainExceptOnCreate":

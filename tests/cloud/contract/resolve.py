@@ -233,7 +233,11 @@ def _text(value: Any) -> str:
     """A value as it reads inside a string."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else ",".join(value) if _strings(value) else json.dumps(value, default=str)
+    return (
+        value
+        if isinstance(value, str)
+        else ",".join(value) if _strings(value) else json.dumps(value, default=str)
+    )
 
 
 def _strings(value: Any) -> bool:

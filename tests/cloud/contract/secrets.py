@@ -64,7 +64,9 @@ def secrets_are_granted_exactly(shipped: Shipped) -> Iterator[str]:
     for place in with_service(shipped):
         wanted: dict[str, set[str]] = {}
         for definition in place.resources(TASKS).values():
-            wanted.setdefault(definition.get("ExecutionRoleArn", "?"), set()).update(given(definition).values())
+            wanted.setdefault(definition.get("ExecutionRoleArn", "?"), set()).update(
+                given(definition).values()
+            )
         for role, arns in wanted.items():
             readable = set(granted(place, role, "secretsmanager:GetSecretValue"))
             for arn in sorted(arns - readable):
@@ -113,7 +115,11 @@ def variables_and_configuration_agree(shipped: Shipped) -> Iterator[str]:
     """Every `env:NAME` of conf/environments is given to the task, and nothing is given that nobody reads."""
     for place in with_service(shipped):
         conf = shipped.conf.get(place.environment, {})
-        read = {value[4:] for _, value in templates.walk(conf) if isinstance(value, str) and value.startswith("env:")}
+        read = {
+            value[4:]
+            for _, value in templates.walk(conf)
+            if isinstance(value, str) and value.startswith("env:")
+        }
         inside = container(place)
         have = {one["Name"] for one in inside.get("Environment", []) + inside.get("Secrets", [])}
         for name in sorted(read - have):

@@ -66,6 +66,8 @@ class Shipped:
     # All tables of `conf/environments/ENVIRONMENT/*.toml`, by environment.
     conf: dict[str, dict[str, Any]]
     dockerfile: str
+    # The scripts of infra/, by name.
+    scripts: dict[str, str]
     # `.github/workflows/NAME.yml`, parsed, by name.
     workflows: dict[str, dict[str, Any]]
 
@@ -85,7 +87,11 @@ class Shipped:
             catalogue=json.loads((infra / "metrics.json").read_text()),
             conf={path.name: _tables(path) for path in sorted(environments.iterdir()) if path.is_dir()},
             dockerfile=(ROOT / "Dockerfile").read_text(),
-            workflows={path.stem: _workflow(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))},
+            scripts={path.name: path.read_text() for path in sorted(infra.iterdir()) if _is_script(path)},
+            workflows={
+                path.stem: _workflow(path)
+                for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+            },
         )
 
     def copy(self) -> "Shipped":
@@ -96,6 +102,7 @@ class Shipped:
             catalogue=copy.deepcopy(self.catalogue),
             conf=copy.deepcopy(self.conf),
             dockerfile=self.dockerfile,
+            scripts=dict(self.scripts),
             workflows=copy.deepcopy(self.workflows),
         )
 
@@ -125,6 +132,10 @@ class Shipped:
     def production(self) -> Place:
         """Where the architecture's figures hold."""
         return self.place("production")
+
+
+def _is_script(path: Path) -> bool:
+    return path.is_file() and path.read_bytes()[:2] == b"#!"
 
 
 def _workflow(path: Path) -> dict[str, Any]:

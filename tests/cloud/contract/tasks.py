@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from contract.rule import rule, rule_about
@@ -90,7 +90,9 @@ def the_service_runs_the_container_that_is_defined(shipped: Shipped) -> Iterator
             for group in [action, *action.get("ForwardConfig", {}).get("TargetGroups", [])]
         }
         for key, service in place.resources("AWS::ECS::Service").items():
-            names = [one["Name"] for one in family(place, "datahub-gateway").get("ContainerDefinitions", [])]
+            names = [
+                one["Name"] for one in family(place, "datahub-gateway").get("ContainerDefinitions", [])
+            ]
             for balancer in service.get("LoadBalancers", []):
                 if balancer.get("ContainerName") not in names:
                     yield f"{place}: {key}: no container is called {balancer.get('ContainerName')}"
@@ -103,11 +105,16 @@ def health_is_asked_where_the_gateway_answers(shipped: Shipped) -> Iterator[str]
     """`/health` needs no route; every 30 s, as the architecture has it, and answered in time."""
     for place in with_service(shipped):
         for key, target in place.resources(TARGETS).items():
-            if target.get("HealthCheckPath") != "/health" or target.get("Matcher", {}).get("HttpCode") != "200":
+            if (
+                target.get("HealthCheckPath") != "/health"
+                or target.get("Matcher", {}).get("HttpCode") != "200"
+            ):
                 yield f"{place}: {key}: asks {target.get('HealthCheckPath')}, and takes {target.get('Matcher')}"
             if int(target.get("HealthCheckIntervalSeconds", 0)) != 30:
                 yield f"{place}: {key}: every {target.get('HealthCheckIntervalSeconds')} s"
-            if int(target.get("HealthCheckTimeoutSeconds", 5)) >= int(target.get("HealthCheckIntervalSeconds", 30)):
+            if int(target.get("HealthCheckTimeoutSeconds", 5)) >= int(
+                target.get("HealthCheckIntervalSeconds", 30)
+            ):
                 yield f"{place}: {key}: the time-out is not below the interval"
         for key, check in place.resources("AWS::Route53::HealthCheck").items():
             config = check.get("HealthCheckConfig", {})
@@ -130,7 +137,9 @@ def a_drain_has_its_time(shipped: Shipped) -> Iterator[str]:
         if not deadline < stop <= 120:
             yield f"{place}: stopTimeout {stop} s must be above drain.deadline {deadline:g} s, and at most 120"
         for key, target in place.resources(TARGETS).items():
-            delay = int(attributes(target, "TargetGroupAttributes").get("deregistration_delay.timeout_seconds", 300))
+            delay = int(
+                attributes(target, "TargetGroupAttributes").get("deregistration_delay.timeout_seconds", 300)
+            )
             # The balancer must not cut off what the gateway still answers.
             if not deadline <= delay <= stop:
                 yield f"{place}: {key}: deregistration {delay} s is not within {deadline:g} to {stop} s"
@@ -142,7 +151,9 @@ def the_gateway_keeps_connections_longer_than_the_balancer(shipped: Shipped) -> 
     for place in with_service(shipped):
         keep = seconds(shipped, place.environment, "http", "idle_timeout")
         for key, balancer in place.resources(BALANCER).items():
-            idle = int(attributes(balancer, "LoadBalancerAttributes").get("idle_timeout.timeout_seconds", 60))
+            idle = int(
+                attributes(balancer, "LoadBalancerAttributes").get("idle_timeout.timeout_seconds", 60)
+            )
             if keep < idle + 5:
                 yield f"{place}: {key}: idle {idle} s, the gateway's keep-alive is {keep:g} s"
 
@@ -212,7 +223,11 @@ def a_deployment_does_not_undo_scaling(shipped: Shipped) -> Iterator[str]:
             low, high = int(target["MinCapacity"]), int(target["MaxCapacity"])
             if not 0 <= low <= high:
                 yield f"{place}: {key}: from {low} to {high}"
-            wanted = [int(one["DesiredCount"]) for one in place.resources("AWS::ECS::Service").values() if "DesiredCount" in one]
+            wanted = [
+                int(one["DesiredCount"])
+                for one in place.resources("AWS::ECS::Service").values()
+                if "DesiredCount" in one
+            ]
             if any(not low <= one <= high for one in wanted):
                 yield f"{place}: {key}: {wanted} is not within {low} to {high}"
         metrics = {
@@ -230,7 +245,10 @@ def a_deployment_does_not_undo_scaling(shipped: Shipped) -> Iterator[str]:
 def the_balancer_is_believed_and_nobody_outside(shipped: Shipped) -> Iterator[str]:
     """`http.trusted_proxies` has the subnets of the balancer in every region, and only private addresses."""
     for place in with_service(shipped):
-        trusted = [ip_network(one) for one in shipped.conf.get(place.environment, {}).get("http", {}).get("trusted_proxies", [])]
+        trusted = [
+            ip_network(one)
+            for one in shipped.conf.get(place.environment, {}).get("http", {}).get("trusted_proxies", [])
+        ]
         for key, subnet in place.resources("AWS::EC2::Subnet").items():
             block = ip_network(subnet["CidrBlock"])
             if "Public" in key and not any(block.subnet_of(one) for one in trusted):
@@ -254,10 +272,37 @@ def the_fleet_is_as_large_as_its_configuration_says(shipped: Shipped) -> Iterato
 
 @rule
 def the_database_has_connections_for_all(shipped: Shipped) -> Iterator[str]:
-    """At most tasks twice over (a deployment), with two beside each pool, and that is below the alarm's 80 %."""
+    """The most tasks, twice over for a deployment, each with its pool and two more; RDS keeps some for itself."""
     for place in with_service(shipped):
         allowed = place.export("datahub-MaxConnections")
-        pool = shipped.conf.get(place.environment, {}).get("store", {}).get("postgres", {}).get("pool", 10)
+        pool = int(
+            shipped.conf.get(place.environment, {}).get("store", {}).get("postgres", {}).get("pool", 10)
+        )
+        # Where the primary is its own replica, it has the connections of both.
+        pools = (
+            2 if place.export("datahub-ReplicaInstance") == place.export("datahub-DatabaseInstance") else 1
+        )
         tasks = int(place.stacks["service"].parameters.get("MaxTasks", 10))
-        if allowed is not None and 2 * tasks * (int(pool) + 2) > 0.8 * float(allowed):
-            yield f"{place}: {tasks} tasks with a pool of {pool} and {allowed} connections of the database"
+        if allowed is not None and 2 * tasks * (pools * pool + 2) > float(allowed) - 20:
+            yield f"{place}: {tasks} tasks with {pools} pools of {pool}, and {allowed} connections of the database"
+
+
+@rule
+def every_upstream_can_be_reached(shipped: Shipped) -> Iterator[str]:
+    """In each region: an endpoint in the VPC, or on the internet, and a port that tasks may speak to."""
+    for place in with_service(shipped):
+        network = place.stacks["network"]
+        blocks = [ip_network(vpc["CidrBlock"]) for vpc in place.resources("AWS::EC2::VPC").values()]
+        first, last = (int(network.parameters[f"UpstreamPort{end}"]) for end in ("From", "To"))
+        for name, upstream in shipped.conf.get(place.environment, {}).get("upstreams", {}).items():
+            near = []
+            for endpoint in upstream["endpoints"]:
+                address, _, port = (
+                    endpoint if isinstance(endpoint, str) else endpoint["address"]
+                ).rpartition(":")
+                inside = any(ip_address(address) in block for block in blocks)
+                if inside and not (first <= int(port) <= last or int(port) == 443):
+                    yield f"{place}: upstream {name}: tasks may not speak to port {port}"
+                near += [address] * (inside or ip_address(address).is_global)
+            if not near:
+                yield f"{place}: upstream {name}: none of {upstream['endpoints']} can be reached from here"

@@ -173,7 +173,9 @@ def exports_are_named_after_their_outputs_and_unique(shipped: Shipped) -> Iterat
 def every_export_is_read(shipped: Shipped) -> Iterator[str]:
     """By another stack, or by someone whom `READ_BY_PEOPLE` names."""
     read = {name for place in shipped.places for stack in place.stacks.values() for name in stack.imports}
-    exported = {name for place in shipped.places for stack in place.stacks.values() for name in stack.exports}
+    exported = {
+        name for place in shipped.places for stack in place.stacks.values() for name in stack.exports
+    }
     for name in sorted(exported - read - {f"datahub-{known}" for known in READ_BY_PEOPLE}):
         yield f"{name} is exported, and nobody reads it"
     for known in READ_BY_PEOPLE:
