@@ -57,15 +57,15 @@ audit: build-tools
 FLEET = DATABASE_URL=postgres://gateway@db/gateway DATABASE_REPLICA_URL=postgres://gateway@replica/gateway \
 	REDIS_URL=rediss://redis:6379 API_KEY_PEPPER=00000000000000000000000000000000 \
 	JWT_SECRET=11111111111111111111111111111111 ADMIN_TOKEN_DEPLOY=22222222222222222222222222222222 \
-	ADMIN_TOKEN_SUPPORT=33333333333333333333333333333333
+	ADMIN_TOKEN_SUPPORT=33333333333333333333333333333333 ADMIN_TOKEN=44444444444444444444444444444444
 
 # Every folder that ships must be one that the gateway would start with. `tls` names certificates
 # that each operator brings along; tests/config.rs checks it with some.
 conf: build-tools
-	@for folder in conf conf/examples/*/; do \
+	@for folder in conf conf/examples/*/ conf/environments/*/; do \
 		[ "$$folder" != conf/examples/tls/ ] || continue; \
 		echo "gateway --conf $$folder check"; \
-		if [ "$$folder" = conf/examples/fleet/ ]; then variables="$(FLEET)"; else variables=; fi; \
+		case $$folder in */fleet/ | */environments/*) variables="$(FLEET)" ;; *) variables= ;; esac; \
 		env $$variables $(GATEWAY) --conf "$$folder" check || exit 1; \
 	done
 

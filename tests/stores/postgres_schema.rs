@@ -83,15 +83,17 @@ async fn a_schema_that_is_not_ours_is_refused() {
     let older = store.check_schema().await.unwrap_err().to_string();
     assert!(older.contains("its schema is 2, this gateway needs schema 3"), "{older}");
 
-    sql("INSERT INTO schema_migrations VALUES (9, 'later', 'x')");
-    for newer in
-        [store.check_schema().await.unwrap_err(), migrate::apply(&store).await.unwrap_err()]
-    {
-        let message = newer.to_string();
-        assert!(matches!(newer, PostgresError::Newer { found: 9, known: 3, .. }), "{message}");
+    for serves in ["9", "4", "NULL"] {
+        sql(&format!("INSERT INTO schema_migrations VALUES (9, 'later', 'x', now(), {serves})"));
+        for newer in
+            [store.check_schema().await.unwrap_err(), migrate::apply(&store).await.unwrap_err()]
+        {
+            let message = newer.to_string();
+            assert!(matches!(newer, PostgresError::Newer { found: 9, known: 3, .. }), "{message}");
+        }
+        sql("DELETE FROM schema_migrations WHERE version = 9");
     }
 
-    sql("DELETE FROM schema_migrations WHERE version = 9");
     sql("UPDATE schema_migrations SET checksum = 'x' WHERE version = 1");
     for changed in
         [store.check_schema().await.unwrap_err(), migrate::apply(&store).await.unwrap_err()]
@@ -100,6 +102,32 @@ async fn a_schema_that_is_not_ours_is_refused() {
         assert!(message.contains("migration 1 of the database"), "{message}");
         assert!(message.contains("checksums differ"), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_later_schema_that_still_serves_us_is_one_to_start_on() {
+    let (store, database) = fresh(Clock::system());
+    let sql = |sql: &str| shared().sql(&database, sql);
+    sql(
+        "INSERT INTO schema_migrations VALUES (4, 'wider', 'x', now(), 3), (5, 'more', 'x', now(), 2)",
+    );
+    store.check_schema().await.unwrap();
+    assert_eq!(migrate::plan(&store).await.unwrap(), []);
+    assert_eq!(migrate::apply(&store).await.unwrap(), []);
+
+    sql("INSERT INTO schema_migrations VALUES (6, 'narrower', 'x', now(), 6)");
+    let newer = store.check_schema().await.unwrap_err();
+    assert!(matches!(newer, PostgresError::Newer { found: 6, known: 3, .. }), "{newer}");
+}
+
+#[tokio::test]
+async fn a_list_of_migrations_from_before_they_said_whom_they_serve_is_brought_up_to_date() {
+    let (store, database) = fresh(Clock::system());
+    let sql = |sql: &str| shared().sql(&database, sql);
+    sql("ALTER TABLE schema_migrations DROP COLUMN serves");
+    store.check_schema().await.unwrap();
+    assert_eq!(migrate::apply(&store).await.unwrap(), []);
+    assert_eq!(sql("SELECT count(*) FROM schema_migrations WHERE serves IS NULL"), "3");
 }
 
 #[tokio::test]

@@ -121,8 +121,9 @@ pub enum PostgresError {
     },
     /// A schema that a later version made.
     #[error(
-        "the database `{at}` belongs to a newer gateway (its schema is {found}, this gateway knows \
-         {known}); run the newer version, or restore a backup from before the update"
+        "the database `{at}` belongs to a newer gateway (its schema is {found}, which does not serve \
+         this one any more, that knows {known}); run the newer version, or restore a backup from before \
+         the update"
     )]
     Newer {
         /// Where.

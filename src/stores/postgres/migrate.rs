@@ -3,6 +3,10 @@
 //! Any number of processes may apply at once: a lock lets one work while the others wait, and these then
 //! find it done. Each migration is one transaction, so one that fails leaves nothing of itself.
 //!
+//! A database says of each of its migrations which gateways it still serves. So one that knows less
+//! goes on, and starts again, on tables that only grew: a deployment migrates first, and can be rolled
+//! back.
+//!
 //! Must stay true: a migration that was applied somewhere never changes; what is to be different comes
 //! as a new one.
 
@@ -16,15 +20,18 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-/// The migrations, in order.
-const ALL: [(i32, &str, &str); 3] = [
-    (1, "consumers_and_keys", include_str!("../../../migrations/0001_consumers_and_keys.sql")),
+/// The migrations, in order: number, the first schema whose gateways it serves, name, text. One that
+/// only adds what earlier gateways need not know serves what the one before it serves; one that takes
+/// away or changes what they use serves from its own number on.
+const ALL: [(i32, i32, &str, &str); 3] = [
+    (1, 1, "consumers_and_keys", include_str!("../../../migrations/0001_consumers_and_keys.sql")),
     (
+        2,
         2,
         "plans_policies_denials",
         include_str!("../../../migrations/0002_plans_policies_denials.sql"),
     ),
-    (3, "usage", include_str!("../../../migrations/0003_usage.sql")),
+    (3, 3, "usage", include_str!("../../../migrations/0003_usage.sql")),
 ];
 /// The schema that this gateway works with.
 pub(super) const KNOWN: i32 = 3;
@@ -37,7 +44,11 @@ const ALL_WITHIN: Duration = Duration::from_secs(900);
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (\
                      version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, \
-                     applied_at timestamptz NOT NULL DEFAULT now())";
+                     applied_at timestamptz NOT NULL DEFAULT now(), serves integer); \
+                     ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS serves integer";
+/// Read as JSON, since the column is younger than the table.
+const APPLIED: &str = "SELECT version, name, checksum, (to_jsonb(m) ->> 'serves')::integer \
+                       FROM schema_migrations m ORDER BY version";
 
 /// A step from one schema to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +57,13 @@ pub struct Migration {
     pub version: i32,
     /// What it is about.
     pub name: &'static str,
+    serves: i32,
     sql: &'static str,
 }
 
 impl Migration {
     fn all() -> impl Iterator<Item = Self> {
-        ALL.into_iter().map(|(version, name, sql)| Self { version, name, sql })
+        ALL.into_iter().map(|(version, serves, name, sql)| Self { version, name, serves, sql })
     }
 
     /// Digest of its text.
@@ -143,8 +155,8 @@ async fn apply_one(client: &Client, migration: &Migration) -> Result<(), Error> 
     client.batch_execute(migration.sql).await?;
     client
         .execute(
-            "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-            &[&migration.version, &migration.name, &migration.checksum()],
+            "INSERT INTO schema_migrations (version, name, checksum, serves) VALUES ($1, $2, $3, $4)",
+            &[&migration.version, &migration.name, &migration.checksum(), &migration.serves],
         )
         .await?;
     client.batch_execute("COMMIT").await
@@ -152,8 +164,7 @@ async fn apply_one(client: &Client, migration: &Migration) -> Result<(), Error> 
 
 /// The migrations that the database lacks; refuses a database that this gateway cannot go on from.
 async fn missing(pool: &Pool, client: &Client) -> Result<Vec<Migration>, PostgresError> {
-    let sql = "SELECT version, name, checksum FROM schema_migrations ORDER BY version";
-    let rows = match client.query(sql, &[]).await {
+    let rows = match client.query(APPLIED, &[]).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Vec::new(),
         rows => rows.map_err(|error| PostgresError::of(&pool.at, &error))?,
     };
@@ -163,8 +174,10 @@ async fn missing(pool: &Pool, client: &Client) -> Result<Vec<Migration>, Postgre
         let (version, name) = (row.get::<i32>(0)?, row.get::<String>(1)?);
         let at = Arc::clone(&pool.at);
         if version > KNOWN {
-            let found = rows.len().try_into().unwrap_or(i32::MAX).max(version);
-            return Err(PostgresError::Newer { at, found, known: KNOWN });
+            if row.get::<Option<i32>>(3)?.is_some_and(|serves| serves <= KNOWN) {
+                continue;
+            }
+            return Err(PostgresError::Newer { at, found: version, known: KNOWN });
         }
         let checksum: &str = row.get(2)?;
         match missing.iter().position(|migration| migration.version == version) {
@@ -183,5 +196,12 @@ mod tests {
     fn migrations_are_numbered_without_a_gap() {
         let versions: Vec<_> = Migration::all().map(|migration| migration.version).collect();
         assert_eq!(versions, (1..=KNOWN).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_migration_serves_itself_and_no_fewer_gateways_than_a_later_one() {
+        let serves: Vec<_> = Migration::all().map(|one| (one.version, one.serves)).collect();
+        assert!(serves.iter().all(|(version, serves)| serves <= version), "{serves:?}");
+        assert!(serves.is_sorted_by_key(|(_, serves)| *serves), "{serves:?}");
     }
 }
