@@ -29,6 +29,14 @@ fn bench_metrics(criterion: &mut Criterion) {
             upstream.observe(black_box(duration));
         });
     });
+    criterion.bench_function("telemetry/observe, and for CloudWatch", |bencher| {
+        bencher.iter(|| {
+            route.observe(black_box(StatusCode::OK), black_box(duration));
+            metrics.answered(black_box(StatusCode::OK), Some(black_box(duration)));
+            upstream.tried();
+            upstream.observe(black_box(duration));
+        });
+    });
     criterion.bench_function("telemetry/rejected", |bencher| {
         bencher.iter(|| route.rejected(black_box("rate_limited")));
     });

@@ -498,6 +498,51 @@ fn the_admin_api_has_one_token_by_a_variable_or_several_by_name() {
 }
 
 #[test]
+fn the_region_of_cloudwatch_is_found_as_by_every_aws_client() {
+    let load = |text: &str, variables: &[(&str, &str)]| {
+        let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/aws.toml", text)]);
+        let environment = |name: &str| {
+            let given = variables.iter().find(|(variable, _)| *variable == name);
+            given.map(|(_, value)| OsString::from(*value)).or_else(|| environment(name))
+        };
+        let loaded = config::load_in(&folder.conf(), SecretFiles::Leave, &environment);
+        loaded.map(|loaded| loaded.config.fixed.cloudwatch).map_err(|it| folder.told(&it))
+    };
+    let both = [("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_REGION", "us-east-1")];
+    let named = "[cloudwatch]\nregion = \"us-west-2\"";
+    for (text, variables, region) in [
+        ("", &[][..], None),
+        ("", &both[..], Some("us-east-1")),
+        ("", &both[..1], Some("eu-west-1")),
+        ("", &[("AWS_REGION", ""), both[0]], Some("eu-west-1")),
+        (named, &both[..], Some("us-west-2")),
+        ("[cloudwatch]\nregion = \"off\"", &both[..], None),
+    ] {
+        assert_eq!(load(text, variables).unwrap().region.as_deref(), region, "{variables:?}");
+    }
+    let told = load("", &[("AWS_REGION", "nowhere")]).unwrap_err();
+    assert!(told.contains("`AWS_REGION`: no region has such a name"), "{told}");
+    let found = load(named, &[]).unwrap();
+    assert_eq!((&*found.environment, found.interval.as_secs()), ("development", 60));
+    assert!(found.upstreams.is_empty() && found.endpoint.is_none());
+}
+
+#[test]
+fn what_goes_to_cloudwatch_needs_a_restart_and_other_upstreams_do_not() {
+    let folder = Folder::with(&[("conf/base.toml", BASE)]);
+    folder.write("conf/aws.toml", "[cloudwatch]\nregion = \"us-east-1\"", 0o600);
+    let running = folder.load().unwrap().config.fixed;
+    folder.write("conf/more.toml", "[upstreams.a]\nendpoints = [\"10.0.0.2:80\"]", 0o600);
+    folder.load().unwrap().check_fixed(&running).unwrap();
+    folder.write("conf/aws.toml", "[cloudwatch]\nregion = \"us-west-2\"", 0o600);
+    let told = folder.told(&folder.load().unwrap().check_fixed(&running).unwrap_err());
+    for part in ["a change of what goes to CloudWatch", "conf/aws.toml:2:10", "running: us-east-1"]
+    {
+        assert!(told.contains(part), "`{part}` is not in:\n{told}");
+    }
+}
+
+#[test]
 fn what_a_fleet_shares_needs_a_restart_and_no_url_is_told() {
     let pepper = "[auth.api_key]\npepper = \"env:LONG_SECRET\"\n";
     let folder = Folder::with(&[("conf/base.toml", BASE), ("conf/pepper.toml", pepper)]);

@@ -101,6 +101,10 @@ impl Changes<'_> {
         if new.cache != running.cache {
             self.found("a change of the cache", places.cache, "other numbers");
         }
+        if new.cloudwatch != running.cloudwatch {
+            let now = running.cloudwatch.region.as_deref().unwrap_or("off");
+            self.found("a change of what goes to CloudWatch", places.cloudwatch, now);
+        }
     }
 
     fn of_listeners(&mut self, running: &Fixed) {

@@ -9,6 +9,7 @@
 //! that an operator sees everything in one [`Report`].
 
 mod certificate;
+mod cloudwatch;
 mod compile;
 mod diagnostic;
 mod document;
@@ -26,6 +27,7 @@ mod value;
 mod words;
 
 pub use certificate::Certificate;
+pub use cloudwatch::CloudWatchDef;
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use fleet::{
     AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,
@@ -89,6 +91,8 @@ pub struct Fixed {
     pub fleet: FleetDef,
     /// What is remembered of consumers and keys.
     pub cache: CacheDef,
+    /// Metrics for CloudWatch.
+    pub cloudwatch: CloudWatchDef,
 }
 
 /// A public listener.

@@ -123,6 +123,12 @@ impl<'a> Vault<'a> {
         (self.environment)(variable).is_some()
     }
 
+    /// What a variable says that holds no secret; an empty one says nothing.
+    pub(crate) fn text(&self, variable: &str) -> Option<String> {
+        let value = (self.environment)(variable)?;
+        Some(value.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
+    }
+
     /// Reads a key for signatures: long enough not to be guessed.
     pub(crate) fn read_key(&mut self, pointer: &Pointer) -> Result<Secret, Invalid> {
         self.read(pointer).and_then(long_enough)

@@ -5,12 +5,13 @@ use super::rejection::Rejection;
 use crate::auth::{Caller, Credential};
 use crate::limits::Outcome;
 use crate::snapshot::Parts;
-use crate::telemetry::AccessLog;
 use crate::telemetry::record::{Credential as Used, End, Record};
+use crate::telemetry::{AccessLog, Metrics};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, StatusCode};
 use pingora_error::{Error, ErrorType};
 use pingora_proxy::Session;
+use std::time::Duration;
 
 const AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 /// What is recorded when a client left before it could be told anything (nginx's code for it).
@@ -38,16 +39,7 @@ pub(super) fn record(
         passage.completed();
     }
     let status = status(session, ctx);
-    let code = ctx.rejection.as_ref().map(|rejection| rejection.told().code);
-    match (ctx.route(), code) {
-        (Some(route), code) => {
-            route.metrics.observe(status, duration);
-            code.into_iter().for_each(|code| route.metrics.rejected(code));
-        }
-        (None, Some(code)) => parts.metrics.head_refused(code),
-        // The load balancer's question.
-        (None, None) => {}
-    }
+    let code = count(ctx, status, duration, &parts.metrics);
     if !ctx.snapshot.access_log {
         return;
     }
@@ -89,6 +81,33 @@ pub(super) fn record(
     });
 }
 
+/// Counts a request that is over. Gives the code of the reason why it was refused, if it was.
+fn count(
+    ctx: &Exchange,
+    status: StatusCode,
+    duration: Duration,
+    metrics: &Metrics,
+) -> Option<&'static str> {
+    let told = ctx.rejection.as_ref().map(Rejection::told);
+    let code = told.as_ref().map(|told| told.code);
+    match (ctx.route(), code) {
+        (Some(route), code) => {
+            route.metrics.observe(status, duration);
+            code.into_iter().for_each(|code| route.metrics.rejected(code));
+        }
+        (None, Some(code)) => metrics.head_refused(code),
+        // The load balancer's question.
+        (None, None) => return None,
+    }
+    metrics.answered(status, Some(duration));
+    match (&ctx.rejection, told.map(|told| told.status.as_u16())) {
+        (Some(Rejection::Limit(_)), _) => metrics.limited(),
+        (_, Some(401 | 403)) => metrics.denied(),
+        _ => {}
+    }
+    code
+}
+
 /// The status that was sent; 499 when the client left before there was one.
 fn status(session: &Session, ctx: &Exchange) -> StatusCode {
     let written = session.response_written().map(|head| head.status);
@@ -108,9 +127,7 @@ fn end(session: &Session, ctx: &Exchange, error: Option<&Error>) -> End {
     }
 }
 
-fn upstream(
-    ctx: &Exchange,
-) -> (Option<std::time::Duration>, Option<&str>, Option<std::net::SocketAddr>, u32) {
+fn upstream(ctx: &Exchange) -> (Option<Duration>, Option<&str>, Option<std::net::SocketAddr>, u32) {
     let exchange::Stage::Passing(passage) = &ctx.stage else { return (None, None, None, 0) };
     let name = Some(&**passage.upstream.name());
     (passage.upstream_duration(), name, passage.endpoint, passage.tries)

@@ -103,6 +103,7 @@ impl Connections {
                 HeadRead::Closed => return,
                 HeadRead::Bad(bad) => {
                     self.metrics.head_refused(bad.code());
+                    self.metrics.answered(bad.status(), None);
                     let answer = reply::refused_head(bad, &request_id(self.clock.unix_time()));
                     return heads.part(stream, &answer).await;
                 }

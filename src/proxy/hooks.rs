@@ -264,7 +264,7 @@ impl ProxyHttp for Gateway {
         }
         let now = self.parts.clock.now();
         if let Some(passage) = ctx.passage() {
-            passage.head_came(response.status.as_u16() == 101, now);
+            passage.head_came(response.status.as_u16(), now);
         }
         ctx.status = response.status.as_u16();
         let mut parts = forward::take_response(response);

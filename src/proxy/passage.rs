@@ -53,6 +53,8 @@ pub struct Passage {
     reused: bool,
     /// When the request was sent to its end.
     sent: Option<Moment>,
+    /// The current try was told to have gone wrong.
+    blamed: bool,
     /// When the response's head came.
     answered: Option<Moment>,
     /// No read and no total timeout once the response has begun.
@@ -89,6 +91,7 @@ impl Passage {
             connection: Connection::Any,
             reused: false,
             sent: None,
+            blamed: false,
             answered: None,
             stream: way.stream || sender.upgrade,
             flows: way.stream,
@@ -124,6 +127,8 @@ impl Passage {
             self.metrics.retried();
         }
         self.tries += 1;
+        self.metrics.tried();
+        self.blamed = false;
         self.endpoint = Some(pick.address());
         self.failure = None;
         self.reused = false;
@@ -213,9 +218,13 @@ impl Passage {
         self.awaits_client() && now.since(self.heard) >= PAUSE
     }
 
-    /// The response's head is here; `switched` to the protocol that the client asked for, or not.
-    pub fn head_came(&mut self, switched: bool, now: Moment) {
+    /// The response's head is here; with 101 it is the protocol that the client asked for.
+    pub fn head_came(&mut self, status: u16, now: Moment) {
         self.watchdog.end();
+        let switched = status == 101;
+        if status >= 500 {
+            self.blame();
+        }
         if self.sender.upgrade && !switched && !self.flows {
             // A response like another, and by now Pingora cannot be told how long its reads may take.
             self.stream = false;
@@ -271,6 +280,7 @@ impl Passage {
         self.failure = Some(failure);
         self.watchdog.end();
         self.metrics.failed(failure.as_str());
+        self.blame();
         let Some(pick) = &mut self.pick else { return };
         if self.reused && failure == Failure::Broken && self.answered.is_none() {
             // Endpoints close idle connections as they like; that is not held against them.
@@ -310,6 +320,13 @@ impl Passage {
     #[must_use]
     pub fn upstream_duration(&self) -> Option<Duration> {
         self.answered.map(|answered| answered.since(self.try_began))
+    }
+
+    /// Counts once that the current try went wrong.
+    fn blame(&mut self) {
+        if !std::mem::replace(&mut self.blamed, true) {
+            self.metrics.went_wrong();
+        }
     }
 
     fn watch_for_head(&mut self, now: Moment) {

@@ -4,6 +4,7 @@
 //! Must stay true: no listener is open before the first snapshot and the first look at the store's
 //! changes; nothing that a request was promised is lost at the end.
 
+mod cloudwatch;
 mod operator;
 mod readings;
 mod stores;
@@ -44,6 +45,8 @@ use tokio::task::JoinSet;
 const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// Verified tokens kept in memory.
 const TOKENS: usize = 100_000;
+/// How long the last metrics may take to be published at the end.
+const PUBLISH: Duration = Duration::from_secs(2);
 /// How long logs may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -75,6 +78,7 @@ struct Process {
     stores: Stores,
     publisher: Arc<Publisher>,
     usage: Arc<Flush>,
+    cloudwatch: Option<cloudwatch::Publisher>,
 }
 
 /// Runs a gateway until a signal ends it. `on_ready` is called once it answers.
@@ -102,7 +106,7 @@ async fn serve(
     let open_files = runtime::raise_open_files();
     let connections = loaded.config.http.max_connections;
     let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
-    let process = tokio::select! {
+    let mut process = tokio::select! {
         built = Process::build(loaded) => built?,
         () = end.next() => {
             log::info!("a signal ends the process before it was ready");
@@ -115,6 +119,7 @@ async fn serve(
     let operator = fixed.admin.clone();
 
     let mut tasks = JoinSet::new();
+    process.publish(&fixed.cloudwatch)?;
     process.follow_store(&mut tasks);
     process.probe(&mut tasks);
     let reload = Reload::new(
@@ -231,7 +236,9 @@ impl Process {
         metrics.reload_succeeded(1);
         let usage = Flush::new(Arc::clone(&stores.store), &parts, expected);
         let publisher = Publisher::new(Arc::clone(&live), parts.clone());
-        Ok(Self { live, parts, drain: Drain::new(), access_log, stores, publisher, usage })
+        let drain = Drain::new();
+        let cloudwatch = None;
+        Ok(Self { live, parts, drain, access_log, stores, publisher, usage, cloudwatch })
     }
 
     /// Follows what the store says from here on.
@@ -319,7 +326,7 @@ impl Process {
     }
 
     async fn until_the_end(
-        &self,
+        &mut self,
         end: &mut EndSignals,
         crew: &mut JoinSet<std::io::Result<()>>,
     ) -> anyhow::Result<Ending> {
@@ -342,11 +349,21 @@ impl Process {
             Ending::Signal => log::warn!("a second signal ends the process at once"),
         }
         // A flush that is cut off, or fails, leaves what it could not hand over.
-        drop(tokio::time::timeout(FLUSH, self.usage.flush()).await);
+        let usage = tokio::time::timeout(FLUSH, self.usage.flush());
+        drop(tokio::join!(usage, finish(self.cloudwatch.take())));
         self.usage.tell_lost();
         if let Err(error) = self.access_log.flush_and_close(FLUSH) {
             log::warn!(error:% = error; "the access log is incomplete");
         }
         Ok(ending)
+    }
+}
+
+/// Publishes what was counted last.
+async fn finish(publisher: Option<cloudwatch::Publisher>) {
+    if let Some(publisher) = publisher
+        && !publisher.finish(PUBLISH).await
+    {
+        log::warn!("the last metrics may not have reached CloudWatch");
     }
 }

@@ -42,6 +42,7 @@ fn of_pool(pool: &'static str, vitals: PoolVitals, readings: &mut Vec<Reading>) 
     for (state, number) in [("idle", vitals.idle), ("busy", busy)] {
         readings.push(Reading::new(Metric::PoolConnections, &[pool, state], number.into()));
     }
+    readings.push(Reading::new(Metric::PoolStarved, &[pool], vitals.starved));
     readings.push(Reading::new(Metric::PoolWaiting, &[pool], vitals.waiting.into()));
     for (kind, number) in [
         ("timeout", vitals.timeouts),

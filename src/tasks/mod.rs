@@ -1,5 +1,6 @@
 //! Work beside requests; every task is owned here and ends with the process.
 
+pub mod cloudwatch;
 pub mod demo;
 pub mod feed;
 pub mod health;

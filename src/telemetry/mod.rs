@@ -4,6 +4,7 @@
 
 pub mod access_log;
 pub mod clock;
+pub mod cloudwatch;
 mod json;
 pub mod log;
 pub mod metrics;

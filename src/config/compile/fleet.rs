@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) redis: Span,
     pub(crate) fleet: Span,
     pub(crate) cache: Span,
+    pub(crate) cloudwatch: Span,
 }
 
 impl Settings {
@@ -53,6 +54,7 @@ impl Settings {
             redis: file.redis.span(),
             fleet: file.fleet.expected.span,
             cache: file.cache.span(),
+            cloudwatch: file.cloudwatch.span(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod action;
 mod auth;
+mod cloudwatch;
 mod conflicts;
 mod fleet;
 mod limits;
@@ -265,6 +266,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let upstreams = upstreams::compile(&file.upstreams, cx);
     let routes = routes::compile(file, &upstream_names, cx);
     let fleet = fleet::compile(file, cx);
+    let cloudwatch = cloudwatch::compile(&file.cloudwatch, &upstream_names, cx);
     // Last, because secrets are made only when nothing else is wrong.
     let auth = auth::compile(file, &plan_names, files, cx);
 
@@ -281,6 +283,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
             redis: fleet.redis,
             fleet: fleet.fleet,
             cache: fleet.cache,
+            cloudwatch: cloudwatch?,
         },
         certificates,
         http: process.http,

@@ -167,6 +167,6 @@ impl Default for Cache {
     }
 }
 
-fn first_given<const N: usize>(spans: [Option<Span>; N]) -> Span {
+pub(super) fn first_given<const N: usize>(spans: [Option<Span>; N]) -> Span {
     spans.into_iter().flatten().find(|span| span.is_somewhere()).unwrap_or(Span::NOWHERE)
 }

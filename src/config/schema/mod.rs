@@ -7,6 +7,7 @@
 //! Must stay true: every table denies unknown keys.
 
 mod auth;
+mod cloudwatch;
 mod fleet;
 mod limits;
 mod parts;
@@ -14,6 +15,7 @@ mod route;
 mod upstream;
 
 pub(crate) use auth::{Auth, Jwt};
+pub(crate) use cloudwatch::CloudWatch;
 pub(crate) use fleet::{Admin, AdminToken, Cache, Fleet, Postgres, Redis, Store};
 pub(crate) use limits::{
     Limit, LimitOwner, Mode, OfRoute, OnStoreFailure, Per, Plan, Policy, Precision, Scope,
@@ -60,6 +62,8 @@ pub(crate) struct File {
     pub(crate) cache: Cache,
     /// The access log.
     pub(crate) access_log: AccessLog,
+    /// Metrics for Amazon CloudWatch. Read at start only.
+    pub(crate) cloudwatch: CloudWatch,
     /// How callers say who they are.
     pub(crate) auth: Auth,
     /// What consumers have bought.
@@ -85,6 +89,7 @@ impl Default for File {
             fleet: Fleet::default(),
             cache: Cache::default(),
             access_log: AccessLog::default(),
+            cloudwatch: CloudWatch::default(),
             auth: Auth::default(),
             plans: Entries::default(),
             policies: Entries::default(),

@@ -112,7 +112,7 @@ impl Pool {
         if gate.inside.fetch_add(1, Ordering::Relaxed) < gate.most {
             return Ok(admitted);
         }
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.counters.refuse();
         Err(PostgresError::Busy { at: Arc::clone(&self.at) })
     }
 
@@ -143,9 +143,13 @@ impl Pool {
     /// Waits for a connection.
     pub(super) async fn take(&self, lane: Lane) -> Result<Work<'_>, PostgresError> {
         let waiting = self.counters.wait();
-        let permit = self.gate(lane).permits.acquire().await.map_err(|_| self.stopped())?;
-        let connection = self.connection().await?;
-        drop(waiting);
+        let permit = self.gate(lane).permits.acquire().await;
+        let connection = match &permit {
+            Ok(_) => self.connection().await,
+            Err(_) => Err(self.stopped()),
+        };
+        waiting.end();
+        let (permit, connection) = (permit.map_err(|_| self.stopped())?, connection?);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
         Ok(Work { pool: self, connection, _permit: permit })
     }
@@ -222,6 +226,7 @@ impl Pool {
     pub(super) fn vitals(&self) -> PoolVitals {
         let state = self.connections.get().map(bb8::Pool::state);
         PoolVitals {
+            most: self.bounds.connections,
             connections: state.as_ref().map_or(0, |state| state.connections),
             idle: state.as_ref().map_or(0, |state| state.idle_connections),
             failed_to_connect: self.dialer.failed(),

@@ -17,6 +17,8 @@ pub struct Vitals {
 /// How the connections to one server fare. Counts begin with the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolVitals {
+    /// Connections that there may be.
+    pub most: u32,
     /// Connections that there are.
     pub connections: u32,
     /// Those of them that nobody uses.
@@ -29,6 +31,8 @@ pub struct PoolVitals {
     pub timeouts: u64,
     /// Look-ups and questions for quotas that were refused because too many waited.
     pub refused: u64,
+    /// Questions that got no connection in time, or were refused because too many waited for one.
+    pub starved: u64,
     /// Attempts to connect that failed.
     pub failed_to_connect: u64,
     /// Connections that broke, or fell silent.
@@ -45,6 +49,7 @@ pub(super) struct Counters {
     pub(super) acquired: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) refused: AtomicU64,
+    starved: AtomicU64,
     pub(super) lost: AtomicU64,
     read_only: AtomicU64,
     errors: AtomicU64,
@@ -62,10 +67,17 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Somebody waits for a connection, until the result is dropped.
+    /// Somebody waits for a connection, until the result is dropped; in vain, unless it was told that
+    /// the wait is over.
     pub(super) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(&self.waiting)
+        Waiting { counters: self, over: false }
+    }
+
+    /// A question was refused because too many wait.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.starved.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The numbers; those of connections are the pool's to fill in.
@@ -76,6 +88,7 @@ impl Counters {
             acquired: number(&self.acquired),
             timeouts: number(&self.timeouts),
             refused: number(&self.refused),
+            starved: number(&self.starved),
             lost: number(&self.lost),
             read_only: number(&self.read_only),
             errors: number(&self.errors),
@@ -85,10 +98,23 @@ impl Counters {
 }
 
 /// Somebody waits.
-pub(super) struct Waiting<'c>(&'c AtomicU32);
+pub(super) struct Waiting<'c> {
+    counters: &'c Counters,
+    over: bool,
+}
+
+impl Waiting<'_> {
+    /// There is a connection, or it is known that there will be none.
+    pub(super) fn end(mut self) {
+        self.over = true;
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.over {
+            self.counters.starved.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

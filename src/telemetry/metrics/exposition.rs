@@ -58,6 +58,18 @@ const UPSTREAM_RETRIES: Spec = (
     &["upstream"],
     MetricType::COUNTER,
 );
+const UPSTREAM_TRIES: Spec = (
+    "gateway_upstream_tries_total",
+    "Tries: how often an endpoint was picked for a request.",
+    &["upstream"],
+    MetricType::COUNTER,
+);
+const UPSTREAM_ERRORS: Spec = (
+    "gateway_upstream_errors_total",
+    "Tries that came to nothing, or were answered with 5xx.",
+    &["upstream"],
+    MetricType::COUNTER,
+);
 const ENDPOINT_UP: Spec = (
     "gateway_upstream_endpoint_up",
     "Whether an endpoint is given requests.",
@@ -88,6 +100,12 @@ const STORE_FAILURES: Spec = (
     &["operation"],
     MetricType::COUNTER,
 );
+const PUBLISHING_FAILURES: Spec = (
+    "gateway_cloudwatch_failures_total",
+    "Calls of CloudWatch that failed.",
+    &["kind"],
+    MetricType::COUNTER,
+);
 const OPEN: Spec = ("gateway_connections_open", "Open client connections.", &[], MetricType::GAUGE);
 const IN_FLIGHT: Spec = (
     "gateway_requests_in_flight",
@@ -102,7 +120,7 @@ const OVERFLOW: Spec = (
     MetricType::COUNTER,
 );
 
-const ALL: [Spec; 15] = [
+const ALL: [Spec; 18] = [
     REQUESTS,
     DURATION,
     REJECTIONS,
@@ -110,11 +128,14 @@ const ALL: [Spec; 15] = [
     UPSTREAM_DURATION,
     UPSTREAM_FAILURES,
     UPSTREAM_RETRIES,
+    UPSTREAM_TRIES,
+    UPSTREAM_ERRORS,
     ENDPOINT_UP,
     HEADS,
     CONNECTIONS,
     CONNECTIONS_REFUSED,
     STORE_FAILURES,
+    PUBLISHING_FAILURES,
     OPEN,
     IN_FLIGHT,
     OVERFLOW,
@@ -146,16 +167,20 @@ impl Exposition {
         [requests.0, duration.0, rejections.0]
     }
 
-    fn upstreams(&self) -> [MetricFamily; 3] {
+    fn upstreams(&self) -> [MetricFamily; 5] {
         let mut duration = Family::new(UPSTREAM_DURATION);
         let mut failures = Family::new(UPSTREAM_FAILURES);
         let mut retries = Family::new(UPSTREAM_RETRIES);
+        let mut tries = Family::new(UPSTREAM_TRIES);
+        let mut errors = Family::new(UPSTREAM_ERRORS);
         self.series.upstreams.each(|name, upstream| {
             duration.histogram(&[name], &upstream.duration);
             upstream.failures.each(|kind, count| failures.number(&[name, kind], count));
             retries.number(&[name], upstream.retries.value());
+            tries.number(&[name], upstream.tries.value());
+            errors.number(&[name], upstream.wrong.value());
         });
-        [duration.0, failures.0, retries.0]
+        [duration.0, failures.0, retries.0, tries.0, errors.0]
     }
 
     fn rules(&self) -> MetricFamily {
@@ -170,7 +195,7 @@ impl Exposition {
         refusals.0
     }
 
-    fn process_wide(&self) -> [MetricFamily; 4] {
+    fn process_wide(&self) -> [MetricFamily; 5] {
         let mut connections = Family::new(CONNECTIONS);
         self.series.listeners.each(|name, count| connections.number(&[name], count.value()));
         let by_code = |spec, codes: &Codes| {
@@ -183,6 +208,7 @@ impl Exposition {
             by_code(HEADS, &self.series.heads_refused),
             by_code(CONNECTIONS_REFUSED, &self.series.connections_refused),
             by_code(STORE_FAILURES, &self.series.store_failures),
+            by_code(PUBLISHING_FAILURES, &self.series.publishing_failures),
         ]
     }
 

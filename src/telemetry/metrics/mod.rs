@@ -8,7 +8,9 @@
 //! Must stay true: labels come from configuration or from closed sets in the code, never from a
 //! request; the registry belongs to this value, so two gateways can live in one process.
 
+mod answers;
 mod exposition;
+mod fine;
 mod process;
 mod readings;
 mod route;
@@ -22,7 +24,12 @@ pub use route::RouteMetrics;
 pub use rule::RuleMetrics;
 pub use upstream::UpstreamMetrics;
 
+pub(crate) use answers::Answered;
+pub(crate) use fine::between;
+pub(crate) use upstream::Followed;
+
 use exposition::Exposition;
+use http::StatusCode;
 use process::Process;
 use prometheus::{IntCounter, Registry, TextEncoder};
 use readings::Readings;
@@ -65,6 +72,16 @@ pub struct LiveEndpoint {
     pub endpoint: String,
     /// Whether it is given requests.
     pub up: bool,
+}
+
+/// What is counted for CloudWatch, since the start; of the configuration, what is so now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) answered: Answered,
+    pub(crate) configuration_refused: u64,
+    pub(crate) lines_lost: u64,
+    pub(crate) new_epochs: u64,
+    pub(crate) unpublished: u64,
 }
 
 impl Metrics {
@@ -120,6 +137,22 @@ impl Metrics {
     #[must_use]
     pub fn rule(&self, id: &str) -> RuleMetrics {
         RuleMetrics::new(self.series.rules.series(id))
+    }
+
+    /// A request of a client was answered, whatever its route; not a question for health. Without a
+    /// duration its head was never complete.
+    pub fn answered(&self, status: StatusCode, duration: Option<Duration>) {
+        self.series.answers.answered(status, duration);
+    }
+
+    /// A request was refused by a limit.
+    pub fn limited(&self) {
+        self.series.answers.limited.count();
+    }
+
+    /// A request was refused for its credentials.
+    pub fn denied(&self) {
+        self.series.answers.denied.count();
     }
 
     /// A request was refused by its head, before a route was found.
@@ -182,6 +215,7 @@ impl Metrics {
     pub fn revocation(&self, delay: Duration) {
         let delay = delay.min(Duration::from_secs(3600));
         self.scalars.revocation_delay.observe(delay.as_secs_f64());
+        self.series.answers.revocations.observe(delay);
     }
 
     /// What is known just before a scrape; it stands until it is told again.
@@ -192,6 +226,39 @@ impl Metrics {
     /// What parts of the gateway have counted by themselves; it stands until it is told again.
     pub fn set_readings(&self, readings: Vec<Reading>) {
         self.readings.set(readings);
+    }
+
+    /// The counts over all routes.
+    pub(crate) fn totals(&self) -> Totals {
+        let refused = u64::from(self.scalars.last_reload_successful.get() == 0);
+        let rows = u64::try_from(self.scalars.rows_refused.get()).unwrap_or(0);
+        Totals {
+            answered: self.series.answers.read(),
+            configuration_refused: refused + rows,
+            lines_lost: self.scalars.access_log_dropped.get(),
+            new_epochs: self.scalars.new_epochs.get(),
+            unpublished: self.scalars.cloudwatch_late.get(),
+        }
+    }
+
+    /// So many intervals reached CloudWatch.
+    pub fn published(&self, intervals: usize) {
+        self.scalars.cloudwatch_published.inc_by(u64::try_from(intervals).unwrap_or(u64::MAX));
+    }
+
+    /// A call of CloudWatch failed.
+    pub fn publishing_failed(&self, kind: &'static str) {
+        self.series.publishing_failures.count(kind);
+    }
+
+    /// So many intervals did not reach CloudWatch before the next one came.
+    pub fn unpublished(&self, intervals: usize) {
+        self.scalars.cloudwatch_late.inc_by(u64::try_from(intervals).unwrap_or(u64::MAX));
+    }
+
+    /// So many intervals will never reach CloudWatch.
+    pub fn publishing_dropped(&self, intervals: usize) {
+        self.scalars.cloudwatch_dropped.inc_by(u64::try_from(intervals).unwrap_or(u64::MAX));
     }
 
     /// Lines of the access log that had to be thrown away.
@@ -208,7 +275,6 @@ fn register(registry: &Registry, collector: impl prometheus::core::Collector + '
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::StatusCode;
 
     fn samples(metrics: &Metrics) -> Vec<String> {
         metrics.render().lines().filter(|line| !line.starts_with('#')).map(Into::into).collect()
@@ -228,6 +294,9 @@ mod tests {
         route.observe(StatusCode::OK, Duration::from_micros(700));
         route.observe(StatusCode::NOT_FOUND, Duration::from_secs(60));
         route.rejected("no_credential");
+        upstream.tried();
+        upstream.tried();
+        upstream.went_wrong();
         upstream.observe(Duration::from_millis(3));
         upstream.failed("connect");
         upstream.retried();
@@ -242,6 +311,10 @@ mod tests {
         metrics.reload_failed();
         metrics.rows_in_force(17, 2);
         metrics.store_failed("find_key");
+        metrics.published(4);
+        metrics.publishing_failed("timeout");
+        metrics.unpublished(3);
+        metrics.publishing_dropped(2);
         metrics.revocation(Duration::from_millis(20));
         metrics.set_live(Live {
             connections: 5,
@@ -280,6 +353,8 @@ mod tests {
             r#"gateway_rejections_total{route="orders",code="no_credential"} 1"#,
             r#"gateway_upstream_duration_seconds_count{upstream="billing"} 1"#,
             r#"gateway_upstream_failures_total{upstream="billing",kind="connect"} 1"#,
+            r#"gateway_upstream_tries_total{upstream="billing"} 2"#,
+            r#"gateway_upstream_errors_total{upstream="billing"} 1"#,
             r#"gateway_upstream_retries_total{upstream="billing"} 1"#,
             r#"gateway_upstream_endpoint_up{upstream="billing",endpoint="10.0.0.1:80"} 1"#,
             r#"gateway_upstream_endpoint_up{upstream="billing",endpoint="10.0.0.2:80"} 0"#,
@@ -289,6 +364,10 @@ mod tests {
             r#"gateway_connections_total{listener="public"} 1"#,
             r#"gateway_connections_refused_total{reason="limit"} 1"#,
             r#"gateway_store_failures_total{operation="find_key"} 1"#,
+            r#"gateway_cloudwatch_failures_total{kind="timeout"} 1"#,
+            "gateway_cloudwatch_published_total 4",
+            "gateway_cloudwatch_late_total 3",
+            "gateway_cloudwatch_dropped_total 2",
             r#"gateway_config_reloads_total{result="success"} 1"#,
             r#"gateway_config_reloads_total{result="failure"} 1"#,
             r#"gateway_revocation_delay_seconds_bucket{le="0.025"} 1"#,
@@ -328,6 +407,24 @@ mod tests {
         let metrics = Metrics::new();
         let _routes: Vec<_> = (0..100).map(|n| metrics.route(&format!("route{n}"))).collect();
         assert!(!metrics.render().contains("route1"));
+    }
+
+    #[test]
+    fn an_upstream_that_a_reload_removed_is_told_to_the_end_and_never_twice() {
+        let metrics = Metrics::new();
+        let mut followed = Followed::default();
+        let billing = metrics.upstream("billing");
+        billing.tried();
+        assert_eq!(followed.tell(&metrics), [("billing".into(), 1, 0)]);
+        billing.tried();
+        billing.went_wrong();
+        drop(billing);
+        metrics.retain();
+        assert_eq!(followed.tell(&metrics), [("billing".into(), 1, 1)]);
+        metrics.upstream("billing").tried();
+        assert_eq!(followed.tell(&metrics), [("billing".into(), 1, 0)]);
+        metrics.retain();
+        assert!(followed.tell(&metrics).is_empty(), "nobody holds it any more");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum Metric {
     PoolConnections,
     /// Failures of a pool, by `pool` and `kind`.
     PoolFailures,
+    /// Questions that got no connection in time, by `pool`.
+    PoolStarved,
     /// Requests that wait for a connection, by `pool`.
     PoolWaiting,
     /// Parts of Redis that are given up for the moment.
@@ -62,7 +64,7 @@ const COUNTER: MetricType = MetricType::COUNTER;
 const GAUGE: MetricType = MetricType::GAUGE;
 
 /// Name, help, labels and type of each.
-const SPECS: [(Metric, Spec); 14] = [
+const SPECS: [(Metric, Spec); 15] = [
     (
         Metric::CacheEntries,
         ("gateway_cache_entries", "Entries of the caches in process.", &["kind"], GAUGE),
@@ -121,6 +123,15 @@ const SPECS: [(Metric, Spec); 14] = [
             "gateway_pool_failures_total",
             "Questions to PostgreSQL that failed.",
             &["pool", "kind"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::PoolStarved,
+        (
+            "gateway_pool_starved_total",
+            "Questions that got no connection to PostgreSQL in time.",
+            &["pool"],
             COUNTER,
         ),
     ),

@@ -20,17 +20,18 @@ pub(super) struct Scalars {
     pub(super) access_log_dropped: IntCounter,
     pub(super) store_up: IntGauge,
     pub(super) new_epochs: IntCounter,
+    pub(super) cloudwatch_published: IntCounter,
+    pub(super) cloudwatch_late: IntCounter,
+    pub(super) cloudwatch_dropped: IntCounter,
     last_size: AtomicUsize,
 }
 
 impl Scalars {
     pub(super) fn register(registry: &Registry) -> Self {
         let reloads = |result| {
-            counter(
-                registry,
-                Opts::new("gateway_config_reloads_total", "Attempts to load a configuration.")
-                    .const_label("result", result),
-            )
+            let help = "Attempts to load a configuration.";
+            let options = Opts::new("gateway_config_reloads_total", help);
+            counter(registry, options.const_label("result", result))
         };
         Self {
             tls_failed: counter(
@@ -77,6 +78,13 @@ impl Scalars {
                     "How often the store went on from a history that may lack changes.",
                 ),
             ),
+            cloudwatch_published: intervals(registry, "published", "have reached CloudWatch"),
+            cloudwatch_late: intervals(
+                registry,
+                "late",
+                "did not reach CloudWatch before the next",
+            ),
+            cloudwatch_dropped: intervals(registry, "dropped", "will never reach CloudWatch"),
             last_size: AtomicUsize::new(16 * 1024),
         }
     }
@@ -90,6 +98,12 @@ impl Scalars {
     pub(super) fn rendered(&self, size: usize) {
         self.last_size.store(size, Ordering::Relaxed);
     }
+}
+
+/// Intervals whose metrics went, or did not go, to CloudWatch.
+fn intervals(registry: &Registry, what: &str, help: &str) -> IntCounter {
+    let name = format!("gateway_cloudwatch_{what}_total");
+    counter(registry, Opts::new(name, format!("Intervals whose metrics {help}.")))
 }
 
 fn delay(registry: &Registry) -> Histogram {

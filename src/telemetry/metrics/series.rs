@@ -19,6 +19,8 @@ pub(super) struct Series {
     pub(super) heads_refused: Codes,
     pub(super) connections_refused: Codes,
     pub(super) store_failures: Codes,
+    pub(super) publishing_failures: Codes,
+    pub(super) answers: super::answers::Answers,
     pub(super) live: Mutex<Live>,
 }
 
@@ -40,6 +42,11 @@ impl<T: Default> Table<T> {
         // Nobody can take a handle of a series while the table is locked, so one that only the
         // table holds stays so.
         self.0.write().retain(|_, series| Arc::strong_count(series) > 1);
+    }
+
+    /// Every series with its name, to hold.
+    pub(super) fn all(&self) -> Vec<(Arc<str>, Arc<T>)> {
+        self.0.read().iter().map(|(name, it)| (Arc::clone(name), Arc::clone(it))).collect()
     }
 
     /// Visits every series in the order of names.
