@@ -33,7 +33,7 @@ test: build-tools test-tools cloud-tools
 	$(PYTEST) tests/cloud
 
 cloud: cloud-tools
-	$(PYTEST) tests/cloud --deselect tests/cloud/test_drill.py
+	$(PYTEST) tests/cloud --deselect tests/cloud/test_drill.py --deselect tests/cloud/test_served.py
 
 drill: build-tools test-tools cloud-tools
 	cargo build --locked --bin gateway

@@ -10,6 +10,11 @@
 //! `LOAD_ROUNDS` (5), `LOAD_SECONDS` (4) per measurement, and `LOAD_ENFORCE=1`, which fails above
 //! [`JWT_BAR`]. Without `--bench`, as `cargo test` runs it, it is one short round.
 //!
+//! With `LOAD_URL` it is something else: a gateway that was just deployed is asked a little and evenly, to
+//! see that it serves ([`remote`]). `LOAD_KEY` or `LOAD_TOKEN` is a credential for `LOAD_ROUTE`
+//! (`/demo/orders`), whose plan must allow `LOAD_RATE` (20) a second; `LOAD_OPEN` (`/health`) is asked without.
+//! `LOAD_REQUESTS` (200) to each, and a p99 up to `LOAD_P99_MS` (500). A table goes to stderr, JSON to stdout.
+//!
 //! Must stay true: nothing is measured before it was seen to work, a single answer that is not 2xx
 //! fails the run, and so does a route that answers without its credential.
 
@@ -20,6 +25,8 @@
 mod cpu;
 #[path = "load/peers.rs"]
 mod peers;
+#[path = "load/remote.rs"]
+mod remote;
 #[path = "load/report.rs"]
 mod report;
 #[path = "load/wrk.rs"]
@@ -44,6 +51,14 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
+    match remote::Wanted::from_environment() {
+        Ok(None) => {}
+        Ok(Some(wanted)) => {
+            let checked = remote::check(&wanted);
+            return checked.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
+        }
+        Err(error) => return failed(&error),
+    }
     let settings = match settings() {
         Ok(settings) => settings,
         Err(error) => return failed(&error),

@@ -1,0 +1,249 @@
+"""infra/release, run against `fake_aws.py`: what is done, in which order, and what is left alone when something fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import templates
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = Path(__file__).with_name("fake_aws.py")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OLD, NEW = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+def uri(digest: str, region: str = "us-east-1") -> str:
+    """The image of this digest in the registry of a region."""
+    return f"123456789012.dkr.ecr.{region}.amazonaws.com/datahub@{digest}"
+
+
+class Cloud:
+    """A copy of the script between fakes, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "infra").mkdir()
+        (folder / "bin").mkdir()
+        release = folder / "infra" / "release"
+        release.write_bytes((ROOT / "infra" / "release").read_bytes())
+        release.chmod(0o755)
+        source = FAKE.read_text().replace("/usr/bin/env python3", sys.executable)
+        for fake in ("bin/aws", "bin/docker", "infra/deploy"):
+            (folder / fake).write_text(source)
+            (folder / fake).chmod(0o755)
+        self.state(images={"d" * 40: OLD}, registered=[], calls=[], runs=uri(OLD), before=uri(OLD))
+
+    def state(self, **values: Any) -> None:
+        """Arranges it."""
+        path = self.folder / "state.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**known, **values}))
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads((self.folder / "state.json").read_text())[name]
+
+    def release(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """`infra/release WORDS`."""
+        variables = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "FAKE_STATE": str(self.folder / "state.json"),
+            "RELEASE_PAUSE": "0",
+            "RELEASE_LOOKS": "5",
+            **env,
+        }
+        command = [str(self.folder / "infra" / "release"), *words]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    """A service that runs OLD, and a registry that has it."""
+    return Cloud(tmp_path)
+
+
+def archive(cloud: Cloud) -> str:
+    """An archive with NEW in it."""
+    path = cloud.folder / "gateway.tar.gz"
+    path.write_text(NEW)
+    return str(path)
+
+
+def test_an_image_is_pushed_by_commit_and_named_by_digest(cloud: Cloud) -> None:
+    done = cloud.release("staging", "image", COMMIT, archive(cloud))
+    assert (done.returncode, done.stdout) == (0, uri(NEW) + "\n"), done.stderr
+    assert cloud["calls"] == [f"docker {word}" for word in ("load", "login", "tag", "push", "logout")]
+
+
+def test_a_commit_that_the_registry_has_is_not_pushed_again(cloud: Cloud) -> None:
+    done = cloud.release("staging", "image", "d" * 40, archive(cloud))
+    assert (done.returncode, done.stdout, cloud["calls"]) == (0, uri(OLD) + "\n", [])
+
+
+def test_a_push_that_fails_prints_no_image_and_logs_out(cloud: Cloud) -> None:
+    cloud.state(push_fails=True)
+    done = cloud.release("staging", "image", COMMIT, archive(cloud))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert cloud["calls"][-1] == "docker logout"
+
+
+def test_a_commit_without_image_or_archive_is_an_error(cloud: Cloud) -> None:
+    done = cloud.release("staging", "image", COMMIT)
+    assert done.returncode == 1 and "no image of" in done.stderr
+
+
+def test_what_runs_is_told_and_nothing_where_there_is_no_service(cloud: Cloud) -> None:
+    assert cloud.release("staging", "current").stdout == uri(OLD) + "\n"
+    cloud.state(runs=None)
+    done = cloud.release("staging", "current")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_migration_runs_once_with_the_new_image_and_its_log_is_shown(cloud: Cloud) -> None:
+    done = cloud.release("staging", "migrate", uri(NEW))
+    assert done.returncode == 0, done.stderr
+    assert cloud["calls"] == [f"task {NEW} migrate --json"]
+    assert "the log of the task" in done.stderr and "exit code 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ({"ended": {"exitCode": 1}}, "the migration has failed"),
+        ({"ended": {"reason": "CannotPullContainerError"}}, "the task did not start"),
+        ({"task_hangs": True}, "the task has not ended"),
+        ({"no_capacity": True}, "RESOURCE:ENI"),
+        ({"runs": None}, "there is no service"),
+    ],
+)
+def test_a_migration_that_does_not_succeed_is_an_error(cloud: Cloud, trouble: dict, said: str) -> None:
+    cloud.state(**trouble)
+    done = cloud.release("staging", "migrate", uri(NEW))
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+    assert not [call for call in cloud["calls"] if call.startswith("deploy")]
+
+
+def test_an_update_goes_through_the_stack_and_is_looked_at_afterwards(cloud: Cloud) -> None:
+    done = cloud.release("production", "update", uri(NEW))
+    assert done.returncode == 0, done.stderr
+    assert cloud["calls"] == [f"deploy production us-east-1 123456789012.dkr.ecr.us-east-1.amazonaws.com {NEW}"]
+    assert cloud["runs"] == uri(NEW)
+
+
+def test_an_update_that_was_taken_back_is_an_error(cloud: Cloud) -> None:
+    cloud.state(update_fails=1)
+    assert cloud.release("staging", "update", uri(NEW)).returncode == 1
+    assert cloud["runs"] == uri(OLD)
+
+
+def test_a_rollback_asks_the_earlier_image_first_and_then_updates(cloud: Cloud) -> None:
+    cloud.state(runs=uri(NEW))
+    done = cloud.release("staging", "rollback", uri(OLD))
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in cloud["calls"]] == ["task", "deploy"]
+    assert cloud["calls"][0] == f"task {OLD} migrate --dry-run --json"
+    assert cloud["runs"] == uri(OLD)
+
+
+def test_a_rollback_over_a_migration_changes_nothing_and_says_so(cloud: Cloud) -> None:
+    cloud.state(runs=uri(NEW), ended={"exitCode": 1}, stack=["UPDATE_IN_PROGRESS"])
+    done = cloud.release("staging", "rollback", uri(OLD))
+    assert done.returncode == 3 and "deploy forward" in done.stderr
+    assert [call.split()[0] for call in cloud["calls"]] == ["task"]
+    assert cloud["runs"] == uri(NEW)
+
+
+def test_a_rollback_does_nothing_where_the_update_was_taken_back_already(cloud: Cloud) -> None:
+    done = cloud.release("staging", "rollback", uri(OLD))
+    assert (done.returncode, cloud["calls"]) == (0, [])
+
+
+def test_a_rollback_cancels_an_update_under_way_and_waits_for_it(cloud: Cloud) -> None:
+    cloud.state(runs=uri(NEW), stack=["UPDATE_IN_PROGRESS"])
+    done = cloud.release("staging", "rollback", uri(OLD))
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in cloud["calls"]] == ["task", "cancel"]
+    assert cloud["runs"] == uri(OLD)
+
+
+def test_the_standby_waits_for_the_image_and_takes_it_from_its_own_region(cloud: Cloud) -> None:
+    cloud.state(images={COMMIT: NEW}, replicates_after=2)
+    done = cloud.release("--region", "us-west-2", "production", "standby", uri(NEW))
+    assert done.returncode == 0, done.stderr
+    assert cloud["calls"] == [f"deploy production us-west-2 123456789012.dkr.ecr.us-west-2.amazonaws.com {NEW}"]
+    assert cloud["regions"] == ["us-west-2"]
+
+
+def test_an_image_that_never_arrives_is_an_error(cloud: Cloud) -> None:
+    cloud.state(replicates_after=100)
+    done = cloud.release("--region", "us-west-2", "production", "standby", uri(OLD))
+    assert done.returncode == 1 and "has not received" in done.stderr and cloud["calls"] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["staging"],
+        ["testing", "current"],
+        ["staging", "drop"],
+        ["staging", "update"],
+        ["staging", "update", "datahub:latest"],
+        ["staging", "update", uri(NEW).replace("datahub@", "other@")],
+        ["staging", "image", "main"],
+        ["staging", "current", "more"],
+        ["--what", "staging", "current"],
+        ["--region"],
+    ],
+)
+def test_words_that_make_no_sense_reach_nothing(cloud: Cloud, words: list[str]) -> None:
+    done = cloud.release(*words)
+    assert done.returncode == 2 and done.stderr
+    assert cloud["calls"] == []
+
+
+def test_help_names_every_command(cloud: Cloud) -> None:
+    text = cloud.release("--help").stdout
+    assert all(f"  {command}" in text for command in ("image", "current", "migrate", "update", "rollback", "standby"))
+
+
+# What has no action of its own name: a login is a token, and to wait is to describe.
+OTHERWISE = {
+    "ecr:GetLoginPassword": "ecr:GetAuthorizationToken",
+    "ecs:WaitServicesStable": "ecs:DescribeServices",
+    "cloudformation:WaitStackUpdateComplete": "cloudformation:DescribeStacks",
+}
+
+
+def actions(script: str) -> set[str]:
+    """The actions in IAM of what a script asks AWS."""
+    asked = re.findall(r'aws(?:_| --region "\$region") (\w+) (wait [\w-]+|[\w-]+)', script)
+    named = {f"{service}:{command.replace('-', ' ').title().replace(' ', '')}" for service, command in asked}
+    return {OTHERWISE.get(action, action) for action in named}
+
+
+def test_the_role_of_the_workflow_may_do_what_a_release_asks_for() -> None:
+    asked = actions((ROOT / "infra" / "release").read_text())
+    # Of infra/deploy, only what gives a service another image.
+    deploy = (ROOT / "infra" / "deploy").read_text()
+    asked |= actions(deploy[deploy.index("replace_image() {") : deploy.index("\n}", deploy.index("replace_image() {"))])
+    assert {"cloudformation:UpdateStack", "ecs:RunTask", "ecr:BatchGetImage"} <= asked
+    granted: set[str] = set()
+    for _, value in templates.walk(templates.load("pipeline")):
+        if isinstance(value, dict) and value.get("Effect") == "Allow":
+            granted |= {value["Action"]} if isinstance(value["Action"], str) else set(value["Action"])
+    # Everybody may ask who he is.
+    assert asked - {"sts:GetCallerIdentity"} <= granted
+
+
+def test_a_migration_only_adds_so_that_gateways_that_run_go_on() -> None:
+    takes = re.compile(r"\b(DROP|RENAME|TRUNCATE|DELETE\s+FROM|ALTER\s+COLUMN|SET\s+NOT\s+NULL)\b", re.IGNORECASE)
+    migrations = sorted((ROOT / "migrations").glob("*.sql"))
+    assert migrations
+    for path in migrations:
+        statements = re.sub(r"--.*", "", path.read_text())
+        assert not takes.search(statements), f"{path.name} takes something away: {takes.search(statements)}"
