@@ -151,6 +151,20 @@ def test_a_template_that_is_too_long_for_a_request_goes_by_the_bucket(operator: 
     assert after(operator.calls()[0], "--s3-bucket") == ["templates"]
 
 
+def test_data_replicates_nothing_before_there_is_a_place_for_it(operator: Operator) -> None:
+    pipeline = {**described("production"), "Outputs": [{"OutputKey": "TemplateBucket", "OutputValue": "templates"}]}
+    operator.state(stacks={"datahub-pipeline": pipeline})
+    done = operator.deploy("production", "data")
+    assert done.returncode == 0 and "deploy it once more" in done.stderr, done.stderr
+    values = after(operator.calls()[0], "--parameter-overrides")
+    assert [value for value in values if value.startswith("RecoveryRegion")] == ["RecoveryRegion="]
+
+    operator.state(stacks={"datahub-pipeline": pipeline, "datahub-recovery": described("production")})
+    done = operator.deploy("production", "data")
+    assert done.returncode == 0, done.stderr
+    assert "RecoveryRegion=us-west-2" in after(operator.calls()[0], "--parameter-overrides")
+
+
 def test_what_ships_as_an_example_is_not_deployed(operator: Operator) -> None:
     values = operator.folder / "infra/parameters/staging/edge.json"
     values.write_bytes((templates.INFRA / "parameters/staging/edge.json").read_bytes())
