@@ -69,3 +69,17 @@ def a_setting_of_the_database_is_changed_in_one_region(shipped: Shipped) -> None
 def the_firewall_is_changed_in_one_region(shipped: Shipped) -> None:
     rules = properties(shipped, "edge", "AWS::WAFv2::WebACL", Scope="REGIONAL")["Rules"]
     rules[:] = [one for one in rules if one.get("Name") != "reputation"]
+
+
+@mistake("the_recovery_region_is_configured_like_the_first")
+def a_route_is_added_in_one_region(shipped: Shipped) -> None:
+    shipped.conf["production"]["routes"]["billing"] = {
+        "path": "/billing/*",
+        "auth": "jwt",
+        "upstream": "api",
+    }
+
+
+@mistake("the_recovery_region_is_configured_like_the_first")
+def an_upstream_is_added_in_one_region(shipped: Shipped) -> None:
+    shipped.conf["production"]["upstreams"]["billing"] = {"endpoints": ["10.0.11.201:8080"]}

@@ -106,7 +106,7 @@ def fewer_tasks_are_wanted_than_scaling_allows(shipped: Shipped) -> None:
 
 @mistake("the_balancer_is_believed_and_nobody_outside")
 def the_recovery_region_is_not_a_trusted_proxy(shipped: Shipped) -> None:
-    shipped.conf["production"]["http"]["trusted_proxies"] = ["10.0.0.0/16"]
+    shipped.conf["recovery"]["http"]["trusted_proxies"] = ["10.0.0.0/16"]
 
 
 @mistake("the_balancer_is_believed_and_nobody_outside")
@@ -293,5 +293,5 @@ def an_upstream_has_a_port_that_tasks_may_not_speak_to(shipped: Shipped) -> None
 
 
 @mistake("every_upstream_can_be_reached")
-def an_upstream_is_known_in_one_region_only(shipped: Shipped) -> None:
-    shipped.conf["production"]["upstreams"]["billing"] = {"endpoints": ["10.0.11.201:8080"]}
+def the_recovery_region_sends_requests_to_the_first(shipped: Shipped) -> None:
+    shipped.conf["recovery"]["upstreams"] = shipped.conf["production"]["upstreams"]

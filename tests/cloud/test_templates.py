@@ -86,7 +86,7 @@ def test_the_deployment_takes_the_stacks_in_the_order_of_the_checks(
     environment: str, region: str, stacks: tuple[str, ...]
 ) -> None:
     done = subprocess.run(
-        [templates.INFRA / "deploy", "--dry-run", environment, region],
+        [templates.INFRA / "deploy", "--dry-run", environment, region, *reversed(stacks)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -107,7 +107,7 @@ def test_the_deployment_gives_what_the_parameter_files_say(
 ) -> None:
     """Whatever the script reads, it must be what the checks have read."""
     done = subprocess.run(
-        [templates.INFRA / "deploy", "--dry-run", environment, region],
+        [templates.INFRA / "deploy", "--dry-run", environment, region, *reversed(stacks)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -194,7 +194,7 @@ def every_upstream_has_an_alarm(shipped: Shipped) -> Iterator[str]:
     for place in shipped.places:
         if "observability" not in place.stacks:
             continue
-        conf = shipped.conf.get(place.environment, {})
+        conf = shipped.configuration(place)
         published = conf.get("cloudwatch", {}).get("upstreams") or sorted(conf.get("upstreams", {}))[:6]
         watched = {
             one.dimensions["Upstream"]

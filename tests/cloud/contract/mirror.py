@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contract.protection import CACHE, DATABASE
-from contract.rule import rule_about
+from contract.rule import rule, rule_about
 from contract.shipped import Shipped
 
 GROUP = "AWS::RDS::DBParameterGroup"
@@ -37,6 +37,19 @@ def the_recovery_region_is_made_like_the_first(shipped: Shipped) -> Iterator[str
     for what, (left, right) in pairs.items():
         if left != right or left is None:
             yield f"{what}: {left} in us-east-1, {right} in us-west-2"
+
+
+@rule
+def the_recovery_region_is_configured_like_the_first(shipped: Shipped) -> Iterator[str]:
+    """Limits, keys and routes are the same; only the endpoints are others."""
+    for table in sorted({*shipped.conf["production"], *shipped.conf.get("recovery", {})} - {"upstreams"}):
+        if shipped.conf["production"].get(table) != shipped.conf.get("recovery", {}).get(table):
+            yield f"conf/environments: [{table}] of recovery is not that of production"
+    names = [
+        sorted(shipped.conf.get(folder, {}).get("upstreams", {})) for folder in ("production", "recovery")
+    ]
+    if names[0] != names[1]:
+        yield f"conf/environments: upstreams {names[0]} in production, {names[1]} in recovery"
 
 
 @rule_about(ACL)

@@ -114,7 +114,7 @@ def every_secret_is_one_that_the_stacks_make(shipped: Shipped) -> Iterator[str]:
 def variables_and_configuration_agree(shipped: Shipped) -> Iterator[str]:
     """Every `env:NAME` of conf/environments is given to the task, and nothing is given that nobody reads."""
     for place in with_service(shipped):
-        conf = shipped.conf.get(place.environment, {})
+        conf = shipped.configuration(place)
         read = {
             value[4:]
             for _, value in templates.walk(conf)
@@ -123,11 +123,11 @@ def variables_and_configuration_agree(shipped: Shipped) -> Iterator[str]:
         inside = container(place)
         have = {one["Name"] for one in inside.get("Environment", []) + inside.get("Secrets", [])}
         for name in sorted(read - have):
-            yield f"{place}: conf/environments/{place.environment} reads env:{name}, which the task is not given"
+            yield f"{place}: conf/environments/{place.folder} reads env:{name}, which the task is not given"
         for name in sorted(have - read - READ_ANYWAY):
-            yield f"{place}: the task is given {name}, which conf/environments/{place.environment} does not read"
+            yield f"{place}: the task is given {name}, which conf/environments/{place.folder} does not read"
         plain = {one["Name"]: one["Value"] for one in inside.get("Environment", [])}
-        if plain.get("DATAHUB_CONF") != f"/app/conf/environments/{place.environment}":
+        if plain.get("DATAHUB_CONF") != f"/app/conf/environments/{place.folder}":
             yield f"{place}: DATAHUB_CONF is {plain.get('DATAHUB_CONF')}"
         for name in sorted(set(plain) - READ_ANYWAY):
             yield f"{place}: {name} is given in plain text"

@@ -88,7 +88,7 @@ def _own(series: Series, shipped: Shipped, place: Place) -> Iterator[str]:
         yield f"{series.metric} is published under {metric['dimensions']}, not {sorted(series.dimensions)}"
     if series.unit is not None and series.unit != metric["unit"]:
         yield f"{series.metric} is published in {metric['unit']}, not {series.unit}"
-    conf = shipped.conf.get(place.environment, {}).get("cloudwatch", {})
+    conf = shipped.configuration(place).get("cloudwatch", {})
     expected = {"Service": conf.get("service", "datahub-gateway"), "Environment": conf.get("environment")}
     for name, value in series.dimensions.items():
         if name in expected and value != expected[name]:

@@ -22,7 +22,7 @@ ROOT = templates.ROOT
 PLACES = (
     ("staging", "us-east-1", ("pipeline", "network", "data", "edge", "service", "observability")),
     ("production", "us-east-1", ("pipeline", "network", "data", "edge", "service", "observability")),
-    ("production", "us-west-2", ("pipeline", "network", "recovery", "service")),
+    ("production", "us-west-2", ("pipeline", "network", "recovery", "service", "observability")),
 )
 
 
@@ -36,6 +36,11 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.environment}/{self.region}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of conf/environments that tasks run with here."""
+        return "recovery" if self.region == "us-west-2" else self.environment
 
     def resources(self, kind: str) -> dict[str, dict[str, Any]]:
         """Properties, resolved, of all resources of a type, by `stack/LogicalId`."""
@@ -63,7 +68,7 @@ class Shipped:
     parameters: dict[str, dict[str, Any]]
     # `infra/metrics.json`: what the gateway publishes.
     catalogue: dict[str, Any]
-    # All tables of `conf/environments/ENVIRONMENT/*.toml`, by environment.
+    # All tables of `conf/environments/FOLDER/*.toml`, by folder.
     conf: dict[str, dict[str, Any]]
     dockerfile: str
     # The scripts of infra/, by name.
@@ -127,6 +132,10 @@ class Shipped:
     def place(self, environment: str, region: str = "us-east-1") -> Place:
         """One of the places."""
         return next(p for p in self.places if (p.environment, p.region) == (environment, region))
+
+    def configuration(self, place: Place) -> dict[str, Any]:
+        """What the tasks of a place run with."""
+        return self.conf.get(place.folder, {})
 
     @property
     def production(self) -> Place:

@@ -22,9 +22,9 @@ DEFAULTS = {
 }
 
 
-def seconds(shipped: Shipped, environment: str, table: str, key: str) -> float:
+def seconds(shipped: Shipped, place: Place, table: str, key: str) -> float:
     """A duration of the gateway's configuration."""
-    text = shipped.conf.get(environment, {}).get(table, {}).get(key, DEFAULTS[table, key])
+    text = shipped.configuration(place).get(table, {}).get(key, DEFAULTS[table, key])
     number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)", text).groups()
     return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
 
@@ -54,7 +54,7 @@ def one_port_from_the_balancer_to_the_listener(shipped: Shipped) -> Iterator[str
     """Target group, service, container, image, security group and `[listeners]` name the same port."""
     exposed = re.findall(r"^EXPOSE (\d+)", shipped.dockerfile, re.M)
     for place in with_service(shipped):
-        listeners = shipped.conf.get(place.environment, {}).get("listeners", {}).values()
+        listeners = shipped.configuration(place).get("listeners", {}).values()
         ports = {int(one["address"].rsplit(":", 1)[1]) for one in listeners if "tls" not in one}
         if len(ports) != 1 or exposed != [str(port) for port in ports]:
             yield f"{place}: the gateway listens on {sorted(ports)}, the image exposes {exposed}"
@@ -129,8 +129,8 @@ def health_is_asked_where_the_gateway_answers(shipped: Shipped) -> Iterator[str]
 def a_drain_has_its_time(shipped: Shipped) -> Iterator[str]:
     """SIGTERM, then `announce` while the balancer stops sending, then to `deadline`; ECS kills after that."""
     for place in with_service(shipped):
-        announce = seconds(shipped, place.environment, "drain", "announce")
-        deadline = seconds(shipped, place.environment, "drain", "deadline")
+        announce = seconds(shipped, place, "drain", "announce")
+        deadline = seconds(shipped, place, "drain", "deadline")
         if not 5 <= announce < deadline:
             yield f"{place}: {announce:g} s of announcing, before {deadline:g} s"
         stop = int(container(place).get("StopTimeout", 30))
@@ -149,7 +149,7 @@ def a_drain_has_its_time(shipped: Shipped) -> Iterator[str]:
 def the_gateway_keeps_connections_longer_than_the_balancer(shipped: Shipped) -> Iterator[str]:
     """Or the balancer sends a request on a connection that is just being closed: a 502."""
     for place in with_service(shipped):
-        keep = seconds(shipped, place.environment, "http", "idle_timeout")
+        keep = seconds(shipped, place, "http", "idle_timeout")
         for key, balancer in place.resources(BALANCER).items():
             idle = int(
                 attributes(balancer, "LoadBalancerAttributes").get("idle_timeout.timeout_seconds", 60)
@@ -247,7 +247,7 @@ def the_balancer_is_believed_and_nobody_outside(shipped: Shipped) -> Iterator[st
     for place in with_service(shipped):
         trusted = [
             ip_network(one)
-            for one in shipped.conf.get(place.environment, {}).get("http", {}).get("trusted_proxies", [])
+            for one in shipped.configuration(place).get("http", {}).get("trusted_proxies", [])
         ]
         for key, subnet in place.resources("AWS::EC2::Subnet").items():
             block = ip_network(subnet["CidrBlock"])
@@ -265,7 +265,7 @@ def the_fleet_is_as_large_as_its_configuration_says(shipped: Shipped) -> Iterato
         service = place.stacks.get("service")
         if service is None or service.parameters.get("Role") == "standby":
             continue
-        expected = shipped.conf.get(place.environment, {}).get("fleet", {}).get("expected", 1)
+        expected = shipped.configuration(place).get("fleet", {}).get("expected", 1)
         if str(service.parameters.get("DesiredCount")) != str(expected):
             yield f"{place}: fleet.expected is {expected}, DesiredCount {service.parameters.get('DesiredCount')}"
 
@@ -275,9 +275,7 @@ def the_database_has_connections_for_all(shipped: Shipped) -> Iterator[str]:
     """The most tasks, twice over for a deployment, each with its pool and two more; RDS keeps some for itself."""
     for place in with_service(shipped):
         allowed = place.export("datahub-MaxConnections")
-        pool = int(
-            shipped.conf.get(place.environment, {}).get("store", {}).get("postgres", {}).get("pool", 10)
-        )
+        pool = int(shipped.configuration(place).get("store", {}).get("postgres", {}).get("pool", 10))
         # Where the primary is its own replica, it has the connections of both.
         pools = (
             2 if place.export("datahub-ReplicaInstance") == place.export("datahub-DatabaseInstance") else 1
@@ -294,7 +292,7 @@ def every_upstream_can_be_reached(shipped: Shipped) -> Iterator[str]:
         network = place.stacks["network"]
         blocks = [ip_network(vpc["CidrBlock"]) for vpc in place.resources("AWS::EC2::VPC").values()]
         first, last = (int(network.parameters[f"UpstreamPort{end}"]) for end in ("From", "To"))
-        for name, upstream in shipped.conf.get(place.environment, {}).get("upstreams", {}).items():
+        for name, upstream in shipped.configuration(place).get("upstreams", {}).items():
             near = []
             for endpoint in upstream["endpoints"]:
                 address, _, port = (
