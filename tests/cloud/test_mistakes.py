@@ -2,6 +2,7 @@
 
 import mistakes_data  # noqa: F401  (fills the list)
 import mistakes_known
+import mistakes_listening  # noqa: F401
 import mistakes_names  # noqa: F401
 import mistakes_service  # noqa: F401
 import mistakes_watch  # noqa: F401

@@ -146,6 +146,14 @@ def each_tier_hears_only_the_one_before_it(shipped: Shipped) -> Iterator[str]:
             "DatabaseSecurityGroup": {(tasks, 5432, 5432)},
             "CacheSecurityGroup": {(tasks, 6379, 6379)},
         }
+        # The operator's port, where service.yaml is told for whom.
+        operators = (
+            place.stacks["service"].parameters.get("OperatorSecurityGroup")
+            if "service" in place.stacks
+            else ""
+        )
+        if operators:
+            wanted["TaskSecurityGroup"].add((operators, 9901, 9901))
         for name, allowed in wanted.items():
             found = ingress(place, identity(place, name))
             if found != allowed:

@@ -25,6 +25,20 @@ PLACES = (
     ("production", "us-west-2", ("pipeline", "network", "recovery", "service", "observability")),
 )
 
+# What is off in all of them, turned on in one more that nobody deploys: resources behind a condition are
+# checked as well.
+EVERYTHING: dict[str, dict[str, str]] = {
+    "network": {
+        "InterfaceEndpoints": "true",
+        "EdgePrefixList": "pl-00000001",
+        "HealthCheckPrefixList": "pl-00000002",
+    },
+    "edge": {"CloudFront": "yes", "CachedPath": "/static/*"},
+    "service": {"ThroughCloudFront": "only", "OperatorSecurityGroup": "sg-00000003"},
+    "observability": {f"Upstream{place}": f"upstream{place}" for place in range(1, 7)}
+    | {"UpstreamOther": "yes"},
+}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -33,9 +47,11 @@ class Place:
     environment: str
     region: str
     stacks: dict[str, Stack]
+    # With `EVERYTHING` turned on.
+    whole: bool = False
 
     def __str__(self) -> str:
-        return f"{self.environment}/{self.region}"
+        return f"{self.environment}/{self.region}{' with everything' * self.whole}"
 
     @property
     def folder(self) -> str:
@@ -119,15 +135,22 @@ class Shipped:
     @cached_property
     def places(self) -> list[Place]:
         """Every place with its stacks resolved: parameters, conditions and imports have their values."""
-        found = []
-        for environment, region, names in PLACES:
-            stacks: dict[str, Stack] = {}
-            for name in names:
-                if name in self.templates:
-                    values = self.given(environment, region, name)
-                    resolve(name, self.templates[name], values, environment, region, stacks)
-            found.append(Place(environment, region, stacks))
-        return found
+        found = [self._place(*where) for where in PLACES]
+        return [*found, self._place(*PLACES[1], EVERYTHING)]
+
+    def _place(
+        self,
+        environment: str,
+        region: str,
+        names: tuple[str, ...],
+        more: dict[str, dict[str, str]] | None = None,
+    ) -> Place:
+        stacks: dict[str, Stack] = {}
+        for name in names:
+            if name in self.templates:
+                values = self.given(environment, region, name) | (more or {}).get(name, {})
+                resolve(name, self.templates[name], values, environment, region, stacks)
+        return Place(environment, region, stacks, whole=more is not None)
 
     def place(self, environment: str, region: str = "us-east-1") -> Place:
         """One of the places."""

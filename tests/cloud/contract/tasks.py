@@ -12,6 +12,7 @@ TASKS = "AWS::ECS::TaskDefinition"
 TARGETS = "AWS::ElasticLoadBalancingV2::TargetGroup"
 BALANCER = "AWS::ElasticLoadBalancingV2::LoadBalancer"
 LISTENER = "AWS::ElasticLoadBalancingV2::Listener"
+RULE = "AWS::ElasticLoadBalancingV2::ListenerRule"
 
 # What the gateway takes where its configuration says nothing; conf/gateway.toml shows the same.
 DEFAULTS = {
@@ -85,8 +86,8 @@ def the_service_runs_the_container_that_is_defined(shipped: Shipped) -> Iterator
     for place in with_service(shipped):
         used = {
             group.get("TargetGroupArn")
-            for listener in place.resources(LISTENER).values()
-            for action in listener.get("DefaultActions", [])
+            for listener in [*place.resources(LISTENER).values(), *place.resources(RULE).values()]
+            for action in listener.get("DefaultActions", listener.get("Actions", []))
             for group in [action, *action.get("ForwardConfig", {}).get("TargetGroups", [])]
         }
         for key, service in place.resources("AWS::ECS::Service").items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import templates
 from contract.resolve import Stack
 from contract.rule import rule
-from contract.shipped import PLACES, Place, Shipped
+from contract.shipped import EVERYTHING, PLACES, Place, Shipped
 
 # Exports that no stack imports: who reads them.
 READ_BY_PEOPLE = {
@@ -181,6 +181,22 @@ def every_export_is_read(shipped: Shipped) -> Iterator[str]:
     for known in READ_BY_PEOPLE:
         if f"datahub-{known}" not in exported:
             yield f"READ_BY_PEOPLE names {known}, which is not exported"
+
+
+@rule
+def no_resource_is_left_out_of_the_checks(shipped: Shipped) -> Iterator[str]:
+    """Each is there in some place: a condition that is never true hides its resource from every rule."""
+    for name, template in shipped.templates.items():
+        seen = {
+            key for place in shipped.places if name in place.stacks for key in place.stacks[name].resources
+        }
+        for key in sorted(set(template["Resources"]) - seen):
+            yield f"{name}/{key} is made in no place: turn it on in EVERYTHING"
+    for name, values in EVERYTHING.items():
+        for parameter, value in values.items():
+            declaration = shipped.templates.get(name, {}).get("Parameters", {}).get(parameter)
+            if declaration is None or _unfit(declaration, value):
+                yield f"EVERYTHING: {name}: {parameter}={value} does not fit"
 
 
 @rule
