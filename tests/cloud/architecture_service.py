@@ -4,6 +4,7 @@ from typing import Any
 
 from architecture import every, hears, one, rule, section
 from contract import tasks
+from contract.resolve import ACCOUNTS
 from contract.shipped import Shipped
 
 POLICY = "AWS::ApplicationAutoScaling::ScalingPolicy"
@@ -19,8 +20,6 @@ def box(s: Shipped) -> dict[str, Any]:
 
 
 def role(s: Shipped, name: str) -> str:
-    from contract.resolve import ACCOUNTS
-
     return f"arn:aws:iam::{ACCOUNTS['production']}:role/{name}"
 
 

@@ -48,3 +48,10 @@ def test_a_parameter_that_is_named_is_one(name: str) -> None:
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
     assert len(TEXT.splitlines()) <= 300
+
+
+def test_sums_are_those_of_the_capacity_page() -> None:
+    capacity = (templates.INFRA / "CAPACITY.md").read_text()
+    total = re.search(r"\*\*Cost: total\*\*.*\| (\$[\d ]+) as drawn, (\$\d+) with small nodes", TEXT)
+    assert total is not None
+    assert total[1] in capacity and total[2] in capacity

@@ -5,8 +5,9 @@ from typing import Any
 
 import templates
 from contract.rule import rule, rule_about
-from contract.secrets import listed
+from contract.secrets import granted, listed
 from contract.shipped import Place, Shipped
+from contract.tasks import family, with_service
 
 # Actions for which AWS knows no narrower resource than `*`, and what limits them instead.
 KNOWS_NO_RESOURCE = {
@@ -82,9 +83,6 @@ def metrics_go_only_to_the_namespace_of_the_gateway(shipped: Shipped) -> Iterato
 @rule
 def the_task_may_publish_metrics(shipped: Shipped) -> Iterator[str]:
     """Or every alarm of the gateway's own is silent."""
-    from contract.secrets import granted
-    from contract.tasks import family, with_service
-
     for place in with_service(shipped):
         role = family(place, "datahub-gateway").get("TaskRoleArn", "?")
         if "*" not in granted(place, role, "cloudwatch:PutMetricData"):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import templates
+from contract.resolve import ACCOUNTS
 from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 from contract.tasks import TASKS, container, family, with_service
@@ -29,8 +30,6 @@ def statements(place: Place, role: str) -> list[dict[str, Any]]:
 
 
 def _arn(place: Place, role: dict[str, Any]) -> str:
-    from contract.resolve import ACCOUNTS
-
     return f"arn:aws:iam::{ACCOUNTS[place.environment]}:role/{role.get('RoleName', '?')}"
 
 
