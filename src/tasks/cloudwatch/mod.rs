@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// What a call may take, if the interval is not shorter.
+/// What a call may take, but no longer than an interval.
 const CALL: Duration = Duration::from_secs(10);
 /// How often it is looked at what may be lower again by the end of an interval.
 const LOOK: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ async fn publish(work: Work, told: oneshot::Receiver<()>) {
         upstreams = upstreams.join(" "); "metrics go to CloudWatch");
     let queue = Arc::new(Queue::default());
     let sender = Sender {
-        client: Client::new(&to, CALL.min(interval / 2)).await,
+        client: Client::new(&to, CALL.min(interval)).await,
         queue: Arc::clone(&queue),
         news: News::default(),
         clock: clock.clone(),
