@@ -103,3 +103,8 @@ def a_resource_stands_behind_a_condition_that_is_never_true(shipped: Shipped) ->
 def an_alarm_that_is_off_by_default_returns_two_series(shipped: Shipped) -> None:
     for metric in alarm(shipped, "upstream-error-rate-6")["Metrics"]:
         metric.pop("ReturnData", None)
+
+
+@mistake("names_follow_health")
+def a_name_is_not_checked_from_outside(shipped: Shipped) -> None:
+    del properties(shipped, "service", RECORD)["HealthCheckId"]

@@ -10,7 +10,7 @@ from contract.rule import rule, rule_about
 from contract.shipped import Place, Shipped
 from contract.tasks import LISTENER, container, with_service
 
-# The zone of all distributions; Route 53 knows no health of theirs.
+# The zone of all distributions: no health is known of them, and a name that leads there has no second place.
 CLOUDFRONT = "Z2FDTNDATAQYW2"
 
 NOWHERE = ("127.0.0.1/32", 1, 1)
@@ -112,7 +112,9 @@ def names_follow_health(shipped: Shipped) -> Iterator[str]:
             if "Failover" not in record:
                 continue
             target = record.get("AliasTarget", {})
-            if not true(target.get("EvaluateTargetHealth")) and target.get("HostedZoneId") != CLOUDFRONT:
+            if target.get("HostedZoneId") == CLOUDFRONT:
+                continue
+            if not true(target.get("EvaluateTargetHealth")):
                 yield f"{place}: {key}: leads to a balancer without healthy tasks"
             if record["Failover"] == "PRIMARY" and not record.get("HealthCheckId"):
                 yield f"{place}: {key}: has no health check"
