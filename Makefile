@@ -11,8 +11,8 @@ GATEWAY ?= cargo run --quiet --locked --bin gateway --
 PYTHON_HOME = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datahub-gateway/python
 PYTEST = $(PYTHON_HOME)/requirements/bin/python -m pytest -p no:cacheprovider -q
 
-.PHONY: help run test check bench soak cloud drill fmt lint docs audit conf
-.PHONY: build-tools test-tools bench-tools cloud-tools
+.PHONY: help run test check bench soak image cloud drill fmt lint docs audit conf
+.PHONY: build-tools test-tools bench-tools image-tools cloud-tools
 
 help:
 	@echo "make run     start the gateway on port 3000 with conf/ and a demo upstream"
@@ -20,6 +20,7 @@ help:
 	@echo "make check   format, lints, docs, dependency audit, the shipped conf files"
 	@echo "make bench   every benchmark, the load comparison with nginx among them"
 	@echo "make soak    the long runs of the tests that have one"
+	@echo "make image   the image of the Dockerfile: built without Docker, looked at, started, ended under load"
 	@echo "make cloud   the templates of infra/ and the workflows: linters and contracts"
 	@echo "make drill   every alarm of infra/, made to fire by a gateway that has the trouble"
 	@echo "make fmt     format the code"
@@ -76,6 +77,14 @@ soak: build-tools test-tools
 	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
 	GATEWAY_SOAK=1 cargo test --locked --test fleet -- --test-threads=1 --nocapture
 
+# Namespaces and cgroups want root.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=HOME,XDG_CACHE_HOME,GATEWAY_SOAK)
+
+# The program that ships: built as the Dockerfile does, which stands in for that stage of it.
+image: build-tools test-tools image-tools cloud-tools
+	cargo build --release --locked --bin gateway
+	$(AS_ROOT) env GATEWAY=$(CARGO_TARGET_DIR)/release/gateway $(PYTEST) -s tests/image
+
 fmt:
 	cargo fmt
 
@@ -87,6 +96,9 @@ test-tools:
 
 bench-tools:
 	@.ci/tools bench
+
+image-tools:
+	@.ci/tools image
 
 cloud-tools:
 	@.ci/tools cloud
