@@ -69,6 +69,8 @@ COPY --from=root /image/ /
 WORKDIR /app
 COPY LICENSE /usr/share/doc/datahub-gateway/LICENSE
 COPY conf conf
+# So that `docker exec gateway gateway keys list` finds it.
+ENV PATH=/usr/local/bin
 ENV DATAHUB_CONF=/app/conf
 USER 65532:65532
 EXPOSE 3000

@@ -76,6 +76,8 @@ bench: build-tools test-tools bench-tools
 soak: build-tools test-tools
 	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
 	GATEWAY_SOAK=1 cargo test --locked --test fleet -- --test-threads=1 --nocapture
+# Ten minutes as one task on ECS. Only root may make its cgroup.
+	CAPACITY_SECONDS=600 CAPACITY_ENFORCE=1 cargo bench --locked --bench capacity -- hold
 
 # Namespaces and cgroups want root.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=HOME,XDG_CACHE_HOME,GATEWAY_SOAK)

@@ -34,8 +34,8 @@ class Origin:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await self._answer(head, reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            # The gateway has closed a connection that it needs no more.
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            # The gateway has closed a connection that it needs no more, or the test is over.
             pass
         finally:
             writer.close()

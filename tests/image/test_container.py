@@ -26,6 +26,8 @@ def test_it_starts_answers_and_says_that_it_is_healthy(container: Make) -> None:
         took = gateway.wait_until_healthy()
         print(f"healthy after {took:.2f} s")
         assert gateway.run("/usr/local/bin/gateway", "healthcheck").returncode == 0
+        listed = gateway.run("gateway", "keys", "list", "demo")
+        assert listed.returncode == 0 and "demo" in listed.stdout, listed
         assert gateway.status("/") == 200
         assert gateway.status("/demo/orders") == 401
         key = re.search(r"\bdh_\w+", gateway.stdout)
