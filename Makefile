@@ -37,7 +37,8 @@ cloud: cloud-tools
 	$(PYTEST) tests/cloud --deselect tests/cloud/test_drill.py --deselect tests/cloud/test_served.py
 
 drill: build-tools test-tools cloud-tools
-	cargo build --locked --bin gateway
+# With the tests' features, so that it is not compiled twice.
+	cargo test --locked --no-run --test cloudwatch
 	$(PYTEST) -s tests/cloud/test_drill.py
 
 check: lint docs audit conf
@@ -76,6 +77,7 @@ bench: build-tools test-tools bench-tools
 soak: build-tools test-tools
 	GATEWAY_SOAK=1 cargo test --locked --test it -- --test-threads=1 --nocapture soak
 	GATEWAY_SOAK=1 cargo test --locked --test fleet -- --test-threads=1 --nocapture
+	GATEWAY_SOAK=1 cargo test --locked --test cloudwatch -- --test-threads=1 --nocapture soak
 # Ten minutes as one task on ECS. Only root may make its cgroup.
 	CAPACITY_SECONDS=600 CAPACITY_ENFORCE=1 cargo bench --locked --bench capacity -- hold
 
