@@ -139,6 +139,14 @@ def test_the_recovery_region_takes_values_of_its_own(operator: Operator) -> None
     assert "Role=standby" in after(words, "--parameter-overrides")
 
 
+def test_alarms_of_the_recovery_region_are_made_when_they_are_named(operator: Operator) -> None:
+    for words, last in (((), "datahub-service"), (("observability",), "datahub-observability")):
+        done = operator.deploy("--dry-run", "production", "us-west-2", *words)
+        assert done.returncode == 0, done.stderr
+        printed = [shlex.split(line) for line in done.stdout.splitlines()]
+        assert after(printed[-1], "--stack-name") == [last]
+
+
 def test_a_template_that_is_too_long_for_a_request_goes_by_the_bucket(operator: Operator) -> None:
     template = operator.folder / "infra" / "edge.yaml"
     template.write_text(template.read_text() + "#" * 51_200)

@@ -1,11 +1,12 @@
 //! `[cloudwatch]`.
 
-use super::{Context, Names, Owner, quoted};
+use super::{Context, Names, quoted};
 use crate::config::cloudwatch::{CloudWatchDef, Region};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::schema;
 use crate::config::source::Span;
 use crate::config::value::Written;
+use crate::config::words;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,14 +77,13 @@ fn upstreams(
     known: &Names<'_>,
     cx: &mut Context<'_>,
 ) -> Option<Vec<Arc<str>>> {
-    let owner = Owner { path: &["cloudwatch"], span: file.span() };
-    let mut names: Vec<(Span, Option<Arc<str>>)> = Vec::new();
-    for name in &file.upstreams {
-        names.push((name.span, cx.reference(owner, "upstream", "upstreams", name, known)));
+    let names: Option<Vec<_>> =
+        file.upstreams.iter().map(|name| Some((name.span, cx.name(name)?))).collect();
+    let names = names?;
+    for (span, name) in names.iter().filter(|(_, name)| !known.contains_key(&**name)) {
+        warn_of_unknown(*span, name, known, cx);
     }
-    let found: Vec<(Span, &Arc<str>)> =
-        names.iter().filter_map(|(span, name)| Some((*span, name.as_ref()?))).collect();
-    cx.refuse_twice(&found, "upstream");
+    cx.refuse_twice(&names, "upstream");
     if let Some((span, _)) = names.get(MOST) {
         cx.report(
             Diagnostic::error("too many upstreams have metrics of their own")
@@ -92,5 +92,21 @@ fn upstreams(
         );
         return None;
     }
-    names.into_iter().map(|(_, name)| name).collect()
+    Some(names.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The list is read at the start only, so an upstream that it names must be free to leave by a reload.
+fn warn_of_unknown(span: Span, name: &str, known: &Names<'_>, cx: &mut Context<'_>) {
+    if !cx.complete || cx.lost.contains(&["upstreams", name]) {
+        return;
+    }
+    let help = match words::nearest(name, known.keys().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "take it out of the list with the next restart".to_owned(),
+    };
+    cx.report(
+        Diagnostic::warning("`cloudwatch.upstreams` names no upstream that there is")
+            .at(span, "it has no metrics while there is none")
+            .help(help),
+    );
 }
