@@ -136,7 +136,7 @@ pub struct Http {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// How the process ends (DESIGN section 5 has the order of events).
+/// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drain {
     /// From SIGTERM until the listeners close.

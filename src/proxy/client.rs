@@ -2,7 +2,7 @@
 //!
 //! Proxies append to `X-Forwarded-For`, so it is read from the right: trusted addresses are
 //! skipped and the first other one is the client. What stands further left is the client's own
-//! claim and is never believed (WIRE section 7).
+//! claim and is never believed.
 
 use http::HeaderMap;
 use ipnet::IpNet;

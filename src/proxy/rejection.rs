@@ -198,7 +198,7 @@ impl From<Stopped> for Rejection {
     }
 }
 
-/// What a client is told: see WIRE section 3 and RFC 9457.
+/// What a client is told: the fields of a problem document (RFC 9457), beside its status.
 #[derive(Clone, Copy, Debug)]
 pub struct Told {
     /// The status.

@@ -1,4 +1,4 @@
-//! From SIGTERM to the end of the process (DESIGN section 5 has the order of events).
+//! From SIGTERM to the end of the process.
 
 use crate::config;
 use crate::proxy::{Drain, Phase};

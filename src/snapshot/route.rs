@@ -82,7 +82,7 @@ pub struct Route {
     pub metrics: RouteMetrics,
 }
 
-/// Prebuilt `WWW-Authenticate` values (WIRE section 3, RFC 6750 3).
+/// Prebuilt `WWW-Authenticate` values (RFC 6750 3).
 #[derive(Debug, Default)]
 pub struct Challenges {
     /// Nothing was sent.
