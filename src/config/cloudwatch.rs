@@ -114,7 +114,7 @@ impl Written for Endpoint {
             "write it as `https://monitoring.us-east-1.amazonaws.com`, with a port if any";
         let wrong = |label: &str| Err(Invalid::new(label, HELP));
         let Ok(url) = text.parse::<http::Uri>() else { return wrong("not a URL") };
-        let (Some(scheme), Some(host)) = (url.scheme_str(), url.host().filter(|it| !it.is_empty()))
+        let Some(scheme) = url.scheme_str().filter(|_| url.host().is_some_and(|it| !it.is_empty()))
         else {
             return wrong("the scheme or the host is missing");
         };
@@ -125,8 +125,7 @@ impl Written for Endpoint {
             return wrong("there is something behind the host");
         }
         match scheme {
-            "https" => {}
-            "http" if is_loopback(host) => {}
+            "https" | "http" if is_private(&url) => {}
             "http" => {
                 return Err(Invalid::new(
                     "plain http beyond this machine",
@@ -136,6 +135,16 @@ impl Written for Endpoint {
             _ => return wrong("neither `https://` nor `http://`"),
         }
         Ok(Self(text.trim_end_matches('/').into()))
+    }
+}
+
+/// Whether what goes to this URL is encrypted, or stays on this machine.
+#[must_use]
+pub fn is_private(url: &http::Uri) -> bool {
+    match url.scheme_str() {
+        Some("https") => true,
+        Some("http") => url.host().is_some_and(is_loopback),
+        _ => false,
     }
 }
 

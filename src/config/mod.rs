@@ -27,7 +27,7 @@ mod value;
 mod words;
 
 pub use certificate::Certificate;
-pub use cloudwatch::CloudWatchDef;
+pub use cloudwatch::{CloudWatchDef, is_private};
 pub use diagnostic::{Diagnostic, Report, Severity};
 pub use fleet::{
     AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,

@@ -132,6 +132,37 @@ async fn without_credentials_and_without_a_listener_the_log_says_what_is_missing
 }
 
 #[tokio::test]
+async fn an_answer_without_an_end_is_given_up() {
+    let (sink, origin) = (Sink::start().await, Origin::start().await);
+    let mut gateway = sink.of(Gateway::before(&[origin.address()], "")).start().await;
+    sink.has(1).await;
+    let before = gateway.process().resident();
+    sink.mood(Mood::Raves);
+    let line = gateway.stderr().containing("\"kind\":\"server\"").await;
+    assert!(line.len() < 2048, "{line}");
+    sink.tried_since(sink.tried(), 4).await;
+    let more = gateway.process().resident().saturating_sub(before);
+    assert!(more < 8 * 1024 * 1024, "{more} bytes more");
+    sink.mood(Mood::Takes);
+    gateway.stderr().containing("metrics reach CloudWatch again").await;
+}
+
+#[tokio::test]
+async fn plain_http_beyond_this_machine_is_not_used_wherever_it_is_named() {
+    let sink = Sink::start().await;
+    let gateway = Gateway::before(&[sink.address], "")
+        .toml("[cloudwatch]\nregion = 'us-east-1'\ninterval = '1s'")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        // An address for documents (RFC 5737): nobody has it.
+        .env("AWS_ENDPOINT_URL", "http://192.0.2.2:4567")
+        .start()
+        .await;
+    let line = gateway.stderr().containing("\"kind\":\"endpoint\"").await;
+    assert!(line.contains("in plain http") && line.contains("write https://"), "{line}");
+}
+
+#[tokio::test]
 async fn an_end_does_not_wait_for_a_cloudwatch_that_is_silent() {
     let sink = Sink::start().await;
     sink.mood(Mood::Hangs);

@@ -23,6 +23,8 @@ pub(crate) enum Mood {
     Hangs,
     /// Answers with this status and code.
     Fails(u16, &'static str),
+    /// Answers with an error that has no end.
+    Raves,
 }
 
 struct Inner {
@@ -164,6 +166,12 @@ async fn answer(
         }
         Mood::Hangs => std::future::pending().await,
         Mood::Fails(status, code) => failure(status, code),
+        Mood::Raves => {
+            let chunk = || Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 65_536]));
+            let endless = futures_util::stream::repeat_with(chunk);
+            (StatusCode::INTERNAL_SERVER_ERROR, axum::body::Body::from_stream(endless))
+                .into_response()
+        }
     }
 }
 

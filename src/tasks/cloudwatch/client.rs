@@ -1,6 +1,7 @@
 //! AWS's client, set up so that its waits have bounds and its retries are ours.
 
 use super::failure::Failure;
+use super::guard::Guard;
 use crate::telemetry::cloudwatch::{Datum, Interval, Unit, Values};
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
@@ -49,8 +50,9 @@ impl Client {
         }
         let dimensions =
             [dimension("Service", &to.service), dimension("Environment", &to.environment)];
+        let settings = aws_sdk_cloudwatch::config::Builder::from(&settings.load().await);
         Self {
-            cloudwatch: aws_sdk_cloudwatch::Client::new(&settings.load().await),
+            cloudwatch: aws_sdk_cloudwatch::Client::from_conf(settings.interceptor(Guard).build()),
             namespace: Arc::clone(&to.namespace),
             dimensions,
             within,

@@ -1,10 +1,14 @@
 //! Why a call of CloudWatch failed, and what an operator can do about it.
 
+use super::guard::Unencrypted;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_cloudwatch::config::http::HttpResponse;
-use aws_sdk_cloudwatch::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatch::operation::put_metric_data::PutMetricDataError;
 use std::error::Error;
+
+/// Characters of a failure's detail, about.
+const DETAIL: usize = 1024;
 
 /// A call that failed.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(super) enum Kind {
     Credentials,
     /// No connection came about.
     Connect,
+    /// The endpoint is one that nothing is sent to.
+    Endpoint,
     /// The name of the endpoint leads nowhere.
     Name,
     /// What was sent is not taken, now or later.
@@ -45,6 +51,7 @@ impl Kind {
             Self::Clock => "clock",
             Self::Credentials => "credentials",
             Self::Connect => "connect",
+            Self::Endpoint => "endpoint",
             Self::Name => "name",
             Self::Refused => "refused",
             Self::Server => "server",
@@ -67,6 +74,10 @@ impl Kind {
             Self::Connect => {
                 "let the task reach CloudWatch on port 443: by NAT, or by a VPC endpoint of \
                  `monitoring` whose security group lets it in"
+            }
+            Self::Endpoint => {
+                "write https:// in AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_CLOUDWATCH or the profile; plain \
+                 http is for an emulator on this machine"
             }
             Self::Name => "is there such a region? see `region` and `endpoint` in [cloudwatch]",
             Self::Refused => {
@@ -91,11 +102,32 @@ impl Failure {
     }
 
     pub(super) fn of(error: &SdkError<PutMetricDataError, HttpResponse>) -> Self {
-        Self { kind: kind(error), detail: DisplayErrorContext(error).to_string() }
+        Self { kind: kind(error), detail: causes(error) }
     }
 }
 
+/// An error and what caused it, without the answer that it came with.
+fn causes(error: &SdkError<PutMetricDataError, HttpResponse>) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let room = DETAIL.saturating_sub(text.len());
+        text.push_str(": ");
+        text.extend(error.to_string().chars().take(room));
+        cause = error.source();
+    }
+    if let Some(message) = error.message() {
+        let room = DETAIL.saturating_sub(text.len());
+        text.push_str(": ");
+        text.extend(message.chars().take(room));
+    }
+    text
+}
+
 fn kind(error: &SdkError<PutMetricDataError, HttpResponse>) -> Kind {
+    if caused_by(error, |cause| cause.is::<Unencrypted>()) {
+        return Kind::Endpoint;
+    }
     if caused_by(error, |cause| cause.is::<CredentialsError>()) {
         return Kind::Credentials;
     }

@@ -14,6 +14,7 @@
 
 mod client;
 mod failure;
+mod guard;
 mod queue;
 mod sender;
 
