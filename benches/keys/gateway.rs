@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use datahub_gateway::auth::changes::{ChangeFeed as _, Changes};
 use datahub_gateway::auth::directory::{Directory, Settings as Sizes};
 use datahub_gateway::auth::{
-    ApiKeys, Authenticator, Caller, Denied, Method, Requirement, TokenCache,
+    ApiKeys, Authenticator, Caller, Denied, Method, RemoteKeySets, Requirement, TokenCache,
 };
 use datahub_gateway::stores::postgres::{Bounds, Settings, migrate as migrations};
 use datahub_gateway::stores::{Postgres, Reactor};
@@ -54,9 +54,10 @@ impl Gateway {
         let source = Arc::<Postgres>::clone(&store);
         let directory = Arc::new(Directory::with_settings(source, sizes, clock.clone()));
         let tokens = Arc::new(TokenCache::new(1));
+        let remote = RemoteKeySets::new(clock.clone());
         let known_keys = Arc::clone(&directory);
         let authenticator =
-            Authenticator::new(api_keys(), Vec::new(), known_keys, tokens, clock.clone());
+            Authenticator::new(api_keys(), Vec::new(), known_keys, tokens, &remote, clock.clone());
         let required = Requirement::Required { methods: vec![Method::ApiKey], scopes: Vec::new() };
         Ok(Self { store, directory, authenticator, required, clock })
     }

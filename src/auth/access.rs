@@ -108,6 +108,7 @@ mod tests {
             credential: Credential::ApiKey("0123456789abcdef".into()),
             plan: plan.into(),
             scopes: scopes.iter().map(|scope| Arc::from(*scope)).collect(),
+            claims: Arc::default(),
             fields: Fields::default(),
         }
     }

@@ -10,11 +10,14 @@
 
 use super::api_key::{KeyDigest, KeyForm, KeyId};
 use super::compact::MAX_TOKEN;
-use super::denied::{AmbiguousReason, Denied, InvalidReason};
+use super::denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 use super::directory::{Directory, KeyEntry, Lookup};
-use super::identity::{ApiKeys, Caller, Consumer, JwtIssuer, Method, Requirement, UnixTime};
-use super::jwt::Issuers;
+use super::identity::{ApiKeys, Caller, Consumer, Method, Requirement, UnixTime};
+use super::issuer::{Generation, JwtIssuer};
+use super::jwt::{Issuers, Unverified, Verified};
+use super::remote_keys::{self, RemoteKeySets, RemoteKeys};
 use super::shelf::Entry;
+use super::spelling::{same, underscore_twins};
 use super::tokens::{Token, TokenCache};
 use crate::telemetry::{Clock, Moment};
 use http::header::AUTHORIZATION;
@@ -23,12 +26,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How often the log hears of keys of another pepper.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// Header names with more dashes than this have too many spellings with `_` to list.
-const MAX_DASHES: usize = 4;
 
 /// Identifies callers under one configuration.
 pub struct Authenticator {
@@ -52,15 +53,18 @@ enum Presented<'h> {
 }
 
 type Identified = Result<Arc<Caller>, Denied>;
+type Proved = Result<(Verified, Generation), Denied>;
 
 impl Authenticator {
-    /// Identifies by `api_keys` and `issuers`; `directory` and `tokens` outlive this configuration.
+    /// Identifies by `api_keys` and `issuers`; `directory`, `tokens` and the `remote` keys outlive this
+    /// configuration.
     #[must_use]
     pub fn new(
         api_keys: ApiKeys,
         issuers: Vec<Arc<JwtIssuer>>,
         directory: Arc<Directory>,
         tokens: Arc<TokenCache>,
+        remote: &RemoteKeySets,
         clock: Clock,
     ) -> Self {
         let mut credential_headers = vec![AUTHORIZATION, api_keys.header.clone()];
@@ -68,7 +72,7 @@ impl Authenticator {
         Self {
             form: KeyForm::new(&api_keys),
             key_header: api_keys.header,
-            issuers: Issuers::new(issuers),
+            issuers: Issuers::new(issuers, remote),
             directory,
             tokens,
             clock,
@@ -81,6 +85,13 @@ impl Authenticator {
     #[must_use]
     pub fn credential_headers(&self) -> &[HeaderName] {
         &self.credential_headers
+    }
+
+    /// Every header in which upstreams are told of a token's claims: nobody else may say them, on any
+    /// route.
+    #[must_use]
+    pub fn claim_headers(&self) -> &[HeaderName] {
+        self.issuers.headers()
     }
 
     /// The headers to remove before a request goes on to the upstream: those of API keys always,
@@ -254,16 +265,55 @@ impl Authenticator {
         let digest = TokenCache::digest(text);
         let token = match self.tokens.find(&digest, &self.issuers, &self.clock) {
             Some(found) => found,
-            None => self
-                .issuers
-                .verify(text, self.clock.unix_time())
-                .map(|verified| self.tokens.keep(digest, verified, &self.issuers, &self.clock)),
+            None => {
+                let verified = self.verify(text).await?;
+                Ok(self.tokens.keep(digest, verified, &self.clock))
+            }
         };
         let token = token.map_err(invalid_token)?;
         if self.directory.denies(&token.verified) {
             return Err(invalid_token(InvalidReason::Revoked));
         }
         bearer(&token, &self.directory.find_consumer(&token.verified.consumer).await)
+    }
+
+    /// Verifies a token. Where its issuer's keys are at a URL and none has its name, the URL is asked
+    /// first, unless that was done a moment ago.
+    async fn verify(&self, text: &[u8]) -> Proved {
+        match self.issuers.verify(text, self.clock.unix_time()) {
+            Ok(verified) => Ok(verified),
+            Err(Unverified::Invalid(reason)) => Err(invalid_token(reason)),
+            Err(Unverified::Missing(remote)) => {
+                let asking = self.verify_with_more(text, remote);
+                let asked = timeout(remote_keys::PATIENCE, asking).await;
+                asked.unwrap_or(Err(Denied::Unavailable(Outage::Keys)))
+            }
+        }
+    }
+
+    /// Verifies a token once the URLs that lack its key have answered.
+    async fn verify_with_more(&self, text: &[u8], mut missing: Vec<Arc<RemoteKeys>>) -> Proved {
+        // A question that was under way may have been answered before the key was there: one more.
+        for _ in 0..2 {
+            let asked: Vec<_> = missing.iter().filter_map(|remote| remote.ask()).collect();
+            if asked.is_empty() {
+                break;
+            }
+            for mut answer in asked {
+                // The sender lives in what is missing.
+                drop(answer.changed().await);
+            }
+            missing = match self.issuers.verify(text, self.clock.unix_time()) {
+                Ok(verified) => return Ok(verified),
+                Err(Unverified::Invalid(reason)) => return Err(invalid_token(reason)),
+                Err(Unverified::Missing(remote)) => remote,
+            };
+        }
+        // Where the URL does not say which keys there are, the token may be good.
+        match missing.iter().any(|keys| keys.is_in_doubt()) {
+            true => Err(Denied::Unavailable(Outage::Keys)),
+            false => Err(invalid_token(InvalidReason::KeyUnknown)),
+        }
     }
 }
 
@@ -310,35 +360,6 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u
         (_, Some(_)) => Err(ambiguous(AmbiguousReason::Repeated)),
         (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
     }
-}
-
-/// Whether a server that takes `_` for `-` would take both for one name.
-fn same(one: &HeaderName, other: &HeaderName) -> bool {
-    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    one.len() == other.len()
-        && one.iter().zip(other).all(|(one, other)| dashed(*one) == dashed(*other))
-}
-
-/// Every other spelling of `name` with `_` for `-`, or `-` for `_`.
-fn underscore_twins(name: &HeaderName) -> Vec<HeaderName> {
-    let mut spellings = vec![String::new()];
-    let mut dashes = 0;
-    for letter in name.as_str().chars() {
-        let is_dash = matches!(letter, '-' | '_');
-        dashes += usize::from(is_dash);
-        if is_dash && dashes <= MAX_DASHES {
-            let with = |end: char| spellings.iter().map(move |start| format!("{start}{end}"));
-            spellings = with('-').chain(with('_')).collect();
-        } else {
-            spellings.iter_mut().for_each(|spelling| spelling.push(letter));
-        }
-    }
-    spellings
-        .iter()
-        .filter_map(|spelling| HeaderName::from_bytes(spelling.as_bytes()).ok())
-        .filter(|spelling| spelling != name)
-        .collect()
 }
 
 fn check_scopes(caller: Arc<Caller>, required: &[Arc<str>]) -> Identified {

@@ -12,6 +12,11 @@ use std::time::Duration;
 
 const SECRET: &[u8] = b"the secret of the issuer, 32 bytes";
 
+fn secret(secret: &[u8]) -> IssuerKeys {
+    let key = Key::secret(None, Algorithm::Hs256, secret).unwrap();
+    IssuerKeys::Given(Arc::new(KeySet::new(vec![key])))
+}
+
 struct Lab {
     source: Arc<FakeSource>,
     directory: Arc<Directory>,
@@ -29,13 +34,16 @@ impl Lab {
     fn authenticator(&self, change: impl FnOnce(&mut JwtIssuer)) -> Authenticator {
         let mut issuer = JwtIssuer {
             name: "default".into(),
-            secret: SECRET.to_vec(),
+            keys: secret(SECRET),
             issuer: None,
             audiences: Vec::new(),
+            types: Vec::new(),
             leeway: Duration::from_secs(10),
             consumer_claim: "sub".into(),
             scopes_claim: "scope".into(),
+            plan_claim: None,
             default_plan: None,
+            headers: Vec::new(),
         };
         change(&mut issuer);
         Authenticator::new(
@@ -43,6 +51,7 @@ impl Lab {
             vec![Arc::new(issuer)],
             Arc::clone(&self.directory),
             Arc::clone(&self.tokens),
+            &RemoteKeySets::new(self.clock.clone()),
             self.clock.clone(),
         )
     }
@@ -317,7 +326,7 @@ async fn a_cached_token_still_ends_and_is_void_under_other_issuers() {
 
     let same = lab.authenticator(|_| {});
     assert!(same.identify_cached(&both(), &bearer(&token)).is_some(), "nothing changed");
-    let rotated = lab.authenticator(|issuer| issuer.secret = b"another secret".to_vec());
+    let rotated = lab.authenticator(|issuer| issuer.keys = secret(b"another secret"));
     assert_eq!(identify(&rotated, &both(), &bearer(&token)).await, Err("bad_signature"));
     let strict = lab.authenticator(|issuer| issuer.audiences = vec!["api".to_owned()]);
     assert_eq!(identify(&strict, &both(), &bearer(&token)).await, Err("wrong_audience"));

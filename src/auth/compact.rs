@@ -15,11 +15,17 @@ pub(super) const MAX_TOKEN: usize = 8 * 1024;
 /// A token's parts, decoded but not believed.
 pub(super) struct Compact<'t> {
     pub(super) header: Map<String, Value>,
-    pub(super) claims: Map<String, Value>,
+    payload: Vec<u8>,
     /// What was signed: both first parts and the dot between them.
     pub(super) signed: &'t [u8],
-    /// Canonical base64url.
-    pub(super) signature: &'t str,
+    pub(super) signature: Vec<u8>,
+}
+
+impl Compact<'_> {
+    /// What was signed, as claims.
+    pub(super) fn claims(&self) -> Result<Map<String, Value>, InvalidReason> {
+        object(&self.payload).ok_or(InvalidReason::Malformed)
+    }
 }
 
 impl fmt::Debug for Compact<'_> {
@@ -33,29 +39,32 @@ pub(super) fn parse(token: &[u8]) -> Result<Compact<'_>, InvalidReason> {
     if token.len() > MAX_TOKEN {
         return Err(InvalidReason::TooLong);
     }
-    let text = std::str::from_utf8(token).map_err(|_| InvalidReason::Malformed)?;
-    let (signed, signature) = text.rsplit_once('.').ok_or(InvalidReason::Malformed)?;
-    let (header, claims) = signed.split_once('.').ok_or(InvalidReason::Malformed)?;
-    // A dot is not in the alphabet, so a fourth part is refused here too.
-    decode(signature.as_bytes()).ok_or(InvalidReason::Malformed)?;
-    Ok(Compact {
-        header: object(header)?,
-        claims: object(claims)?,
+    split(token).ok_or(InvalidReason::Malformed)
+}
+
+fn split(token: &[u8]) -> Option<Compact<'_>> {
+    let text = std::str::from_utf8(token).ok()?;
+    let (signed, signature) = text.rsplit_once('.')?;
+    let (header, payload) = signed.split_once('.')?;
+    Some(Compact {
+        header: object(&decode(header.as_bytes())?)?,
+        // A dot is not in the alphabet, so a fourth part is refused here too.
+        payload: decode(payload.as_bytes())?,
         signed: signed.as_bytes(),
-        signature,
+        signature: decode(signature.as_bytes())?,
     })
 }
 
-fn object(part: &str) -> Result<Map<String, Value>, InvalidReason> {
-    let json = decode(part.as_bytes()).ok_or(InvalidReason::Malformed)?;
-    match serde_json::from_slice(&json) {
-        Ok(Strict(Value::Object(map))) => Ok(map),
-        _ => Err(InvalidReason::Malformed),
+/// An object in which no name stands twice, at any depth.
+pub(super) fn object(json: &[u8]) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(json) {
+        Ok(Strict(Value::Object(map))) => Some(map),
+        _ => None,
     }
 }
 
 /// Decodes base64url without padding; `None` if another text would decode to the same bytes.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
     for group in text.chunks(4) {
         let mut bits: u32 = 0;

@@ -95,8 +95,12 @@ pub enum InvalidReason {
     Environment,
     /// Past its end.
     Expired,
+    /// A claim that goes into a header cannot.
+    HeaderClaim,
     /// Nobody's token: no issuer fits.
     Issuer,
+    /// The issuer has no key of the name that the token says.
+    KeyUnknown,
     /// Not a key or token at all.
     Malformed,
     /// The token has no `exp`.
@@ -113,6 +117,8 @@ pub enum InvalidReason {
     Signature,
     /// Longer than any token that is read.
     TooLong,
+    /// The token is of another kind than its issuer's.
+    Type,
     /// Not in the store.
     Unknown,
 }
@@ -130,7 +136,9 @@ impl InvalidReason {
             Self::Disabled => "consumer_disabled",
             Self::Environment => "wrong_environment",
             Self::Expired => "expired",
+            Self::HeaderClaim => "bad_header_claim",
             Self::Issuer => "wrong_issuer",
+            Self::KeyUnknown => "unknown_kid",
             Self::Malformed => "malformed",
             Self::NoExpiry => "no_expiry",
             Self::NotYet => "not_yet_valid",
@@ -139,6 +147,7 @@ impl InvalidReason {
             Self::Secret => "wrong_secret",
             Self::Signature => "bad_signature",
             Self::TooLong => "too_long",
+            Self::Type => "wrong_type",
             Self::Unknown => "unknown",
         }
     }
@@ -156,6 +165,9 @@ pub enum Outage {
     /// The store failed.
     #[error("the store failed")]
     Failed,
+    /// The issuer's keys are not here, and its URL does not answer.
+    #[error("the issuer's keys cannot be fetched")]
+    Keys,
     /// No answer in time.
     #[error("the store did not answer in time")]
     Timeout,
@@ -169,6 +181,7 @@ impl Outage {
             Self::Behind => "store_behind",
             Self::Busy => "store_busy",
             Self::Failed => "store_failed",
+            Self::Keys => "issuer_keys_unavailable",
             Self::Timeout => "store_timeout",
         }
     }

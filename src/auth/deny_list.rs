@@ -84,17 +84,21 @@ impl DenyList {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::KeyId;
     use super::*;
 
     fn token(id: Option<&str>, subject: &str, issued_at: Option<i64>) -> Verified {
         Verified {
             issuer: "main".into(),
+            key: KeyId::NONE,
             default_plan: None,
+            plan: None,
             consumer: subject.into(),
             subject: subject.into(),
             id: id.map(Arc::from),
             issued_at,
             scopes: Arc::default(),
+            fields: Arc::default(),
             ends_at: i64::MAX,
         }
     }

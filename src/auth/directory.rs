@@ -327,6 +327,7 @@ impl Directory {
             consumer: row.consumer,
             credential: Credential::ApiKey(row.id.as_str().into()),
             scopes: row.scopes,
+            claims: Arc::default(),
             fields: Fields::default(),
         };
         let old = self.keys.peek(&row.id).filter(|old| *old.value.caller == caller);

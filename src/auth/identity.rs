@@ -100,6 +100,8 @@ pub struct Caller {
     pub plan: Arc<str>,
     /// What the credential may do.
     pub scopes: Arc<[Arc<str>]>,
+    /// What the upstream is told of a token's claims.
+    pub claims: Arc<[Field]>,
     /// How requests carry all this; made by the first that does.
     pub fields: Fields,
 }
@@ -126,33 +128,6 @@ impl PartialEq for Fields {
 }
 
 impl Eq for Fields {}
-
-/// One `[auth.jwt.*]` table: whose tokens are believed, and what is read from them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct JwtIssuer {
-    /// Name of the table.
-    pub name: Arc<str>,
-    /// The shared secret of HS256, at least 32 bytes.
-    pub secret: Vec<u8>,
-    /// `iss` must equal this, where given.
-    pub issuer: Option<String>,
-    /// `aud` must contain one of these, where given.
-    pub audiences: Vec<String>,
-    /// Clock difference forgiven on `exp` and `nbf`; at most 60 s.
-    pub leeway: Duration,
-    /// The claim that names the consumer (`username` in the store).
-    pub consumer_claim: String,
-    /// The claim with the scopes: a list, or one string with spaces.
-    pub scopes_claim: String,
-    /// Plan of token bearers that the store does not know; without it they are refused.
-    pub default_plan: Option<Arc<str>>,
-}
-
-impl std::fmt::Debug for JwtIssuer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JwtIssuer").field("name", &self.name).finish_non_exhaustive()
-    }
-}
 
 /// What API keys look like here.
 #[derive(Clone, PartialEq, Eq)]

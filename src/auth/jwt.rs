@@ -1,52 +1,40 @@
-//! Tokens: which issuer's, whether it signed them, and what they say.
+//! Tokens: which issuer's, and which of its keys signed them.
 //!
-//! The issuer decides the algorithm, never the token. Headers that point to keys (`jku`, `x5u`,
+//! The issuer's keys decide the algorithm, never the token. Headers that point to keys (`jku`, `x5u`,
 //! `jwk`, `x5c`) are not looked at; headers that change what a token means (`crit`, `b64`, `zip`,
 //! `enc`, nested tokens) are refused.
 //!
-//! Must stay true: nothing of a token is believed before its signature fits, except for `iss`, which
-//! only picks whose key is tried.
+//! Must stay true: nothing of a token is believed before its signature fits, except for `iss` and
+//! `kid`, which only pick whose keys are tried.
 
+use super::claims::{self, optional_text};
 use super::compact::{self, Compact};
-use super::denials;
 use super::denied::InvalidReason;
-use super::identity::JwtIssuer;
-use jsonwebtoken::crypto;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use super::identity::Field;
+use super::issuer::{Generation, IssuerKeys, JwtIssuer};
+use super::key::{KeyId, KeySet, MAX_KID, Mismatch};
+use super::remote_keys::{RemoteKeySets, RemoteKeys};
+use http::HeaderName;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest name of a consumer or subject in a token.
-const MAX_CLAIM: usize = 256;
-/// The longest `kid`.
-const MAX_KID: usize = 128;
-/// The most scopes that are taken from a token.
-const MAX_SCOPES: usize = 256;
-/// Every whole number up to here is exact in a double.
-const MAX_DATE: f64 = 9_007_199_254_740_992.0;
-
-/// Stands for the whole configuration of all issuers: what was verified under one is void under another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Generation([u8; 32]);
-
-impl fmt::Debug for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Generation(..)")
-    }
-}
-
 /// The issuers of one configuration, ready to verify.
 pub(super) struct Issuers {
     list: Vec<Issuer>,
-    generation: Generation,
+    headers: Vec<HeaderName>,
 }
 
 struct Issuer {
     definition: Arc<JwtIssuer>,
-    key: DecodingKey,
+    generation: Generation,
+    keys: Keys,
+}
+
+enum Keys {
+    Given(Arc<KeySet>),
+    Fetched(Arc<RemoteKeys>),
 }
 
 /// What a token says, after every check of the token itself passed.
@@ -54,8 +42,12 @@ struct Issuer {
 pub(super) struct Verified {
     /// Name of the issuer's table.
     pub(super) issuer: Arc<str>,
+    /// The key that signed it.
+    pub(super) key: KeyId,
     /// Plan of bearers that the store does not know.
     pub(super) default_plan: Option<Arc<str>>,
+    /// The plan that the token names.
+    pub(super) plan: Option<Arc<str>>,
     /// Name of the consumer.
     pub(super) consumer: Arc<str>,
     /// `sub`, or else the consumer's name.
@@ -65,82 +57,202 @@ pub(super) struct Verified {
     /// `iat`, in seconds since 1970.
     pub(super) issued_at: Option<i64>,
     pub(super) scopes: Arc<[Arc<str>]>,
+    /// What the upstream is told of its claims.
+    pub(super) fields: Arc<[Field]>,
     /// Seconds since 1970 at which it ends, leeway included.
     pub(super) ends_at: i64,
 }
 
+/// Why a token was not verified.
+#[derive(Debug)]
+pub(super) enum Unverified {
+    /// It is not good.
+    Invalid(InvalidReason),
+    /// These have no key of its name, or none at all yet. They may have it once they are asked again.
+    Missing(Vec<Arc<RemoteKeys>>),
+}
+
+impl From<InvalidReason> for Unverified {
+    fn from(reason: InvalidReason) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
 impl Issuers {
-    pub(super) fn new(definitions: Vec<Arc<JwtIssuer>>) -> Self {
-        let generation = generation(&definitions);
-        let issuer = |definition: Arc<JwtIssuer>| Issuer {
-            key: DecodingKey::from_secret(&definition.secret),
-            definition,
+    /// `remote` has the keys that are fetched, and goes on having them when configurations change.
+    pub(super) fn new(definitions: Vec<Arc<JwtIssuer>>, remote: &RemoteKeySets) -> Self {
+        let mut headers: Vec<HeaderName> = Vec::new();
+        for (name, _) in definitions.iter().flat_map(|issuer| &issuer.headers) {
+            if !headers.contains(name) {
+                headers.push(name.clone());
+            }
+        }
+        let issuer = |definition: &Arc<JwtIssuer>| Issuer {
+            generation: Generation::of(definition, &definitions),
+            keys: match &definition.keys {
+                IssuerKeys::Given(keys) => Keys::Given(Arc::clone(keys)),
+                IssuerKeys::Fetched { source, refresh } => {
+                    Keys::Fetched(remote.find_or_add(source, *refresh))
+                }
+            },
+            definition: Arc::clone(definition),
         };
-        Self { list: definitions.into_iter().map(issuer).collect(), generation }
+        Self { list: definitions.iter().map(issuer).collect(), headers }
     }
 
-    pub(super) const fn generation(&self) -> Generation {
-        self.generation
+    /// The headers in which upstreams are told of claims.
+    pub(super) fn headers(&self) -> &[HeaderName] {
+        &self.headers
     }
 
-    /// Verifies a token at `now` since 1970.
-    pub(super) fn verify(&self, token: &[u8], now: Duration) -> Result<Verified, InvalidReason> {
+    /// Whether what was verified under `generation` with `key` would be verified again.
+    pub(super) fn vouch(&self, generation: &Generation, key: &KeyId) -> bool {
+        let mut same = self.list.iter().filter(|issuer| issuer.generation == *generation);
+        same.any(|issuer| match &issuer.keys {
+            Keys::Given(keys) => keys.contains(key),
+            Keys::Fetched(remote) => {
+                remote.current().as_ref().is_some_and(|keys| keys.contains(key))
+            }
+        })
+    }
+
+    /// Verifies a token at `now` since 1970; says under which generation.
+    pub(super) fn verify(
+        &self,
+        token: &[u8],
+        now: Duration,
+    ) -> Result<(Verified, Generation), Unverified> {
         let token = compact::parse(token)?;
-        check_header(&token.header)?;
-        let claimed = optional_text(&token.claims, "iss")?;
+        let asks = Asks::of(&token)?;
+        let claims = token.claims()?;
+        let claimed = optional_text(&claims, "iss")?;
         let named = |issuer: &&Issuer| issuer.definition.issuer.as_deref() == claimed;
         let is_named = claimed.is_some() && self.list.iter().any(|issuer| named(&issuer));
         let candidates = self.list.iter().filter(|issuer| {
             if is_named { named(issuer) } else { issuer.definition.issuer.is_none() }
         });
         let mut refused = InvalidReason::Issuer;
+        let mut missing = Vec::new();
         for issuer in candidates {
-            match issuer.verify(&token, now) {
-                Ok(verified) => return Ok(verified),
+            match issuer.verify(&token, &asks, &claims, now) {
+                Ok(verified) => return Ok((verified, issuer.generation)),
+                Err(Unverified::Missing(remote)) => missing.extend(remote),
                 // What an issuer says of its own token tells more than that it is not another's.
-                Err(InvalidReason::Signature) if refused != InvalidReason::Issuer => {}
-                Err(reason) => refused = reason,
+                Err(Unverified::Invalid(reason)) if refused.tells_less_than(reason) => {
+                    refused = reason;
+                }
+                Err(Unverified::Invalid(_)) => {}
             }
         }
-        Err(refused)
+        match missing.is_empty() || refused.is_of_own_token() {
+            true => Err(refused.into()),
+            false => Err(Unverified::Missing(missing)),
+        }
+    }
+}
+
+impl InvalidReason {
+    /// Whether an issuer had signed the token that it says this of.
+    const fn is_of_own_token(self) -> bool {
+        !matches!(self, Self::Issuer | Self::Signature | Self::Algorithm | Self::KeyUnknown)
+    }
+
+    /// What one candidate says gives way to what a later one says, if that is closer to the token.
+    const fn tells_less_than(self, other: Self) -> bool {
+        matches!(self, Self::Issuer)
+            || (!self.is_of_own_token() && !matches!(other, Self::Signature))
+    }
+}
+
+/// What a token's header says: nothing of it is believed.
+struct Asks<'t> {
+    algorithm: &'t str,
+    kid: Option<&'t str>,
+    kind: Option<&'t str>,
+}
+
+impl<'t> Asks<'t> {
+    /// Refuses what would change the meaning of the token, or is not what it should be.
+    fn of(token: &'t Compact<'_>) -> Result<Self, InvalidReason> {
+        let header: &Map<String, Value> = &token.header;
+        let algorithm = header.get("alg").and_then(Value::as_str);
+        let algorithm = algorithm.ok_or(InvalidReason::Algorithm)?;
+        if ["crit", "b64", "zip", "enc"].iter().any(|name| header.contains_key(*name)) {
+            return Err(InvalidReason::Critical);
+        }
+        match optional_text(header, "cty")? {
+            Some(nested) if nested.eq_ignore_ascii_case("jwt") => {
+                return Err(InvalidReason::Critical);
+            }
+            _ => {}
+        }
+        let kind = optional_text(header, "typ")?;
+        match optional_text(header, "kid")? {
+            Some(kid) if kid.len() > MAX_KID => Err(InvalidReason::Malformed),
+            kid => Ok(Self { algorithm, kid, kind }),
+        }
+    }
+
+    fn check_kind(&self, types: &[String]) -> Result<(), InvalidReason> {
+        let kind = self.kind.unwrap_or_default();
+        // RFC 7515 4.1.9: the prefix may be left out.
+        let (prefix, rest) = kind.split_at_checked("application/".len()).unwrap_or(("", kind));
+        let bare = if prefix.eq_ignore_ascii_case("application/") { rest } else { kind };
+        match types.is_empty() || types.iter().any(|known| known.eq_ignore_ascii_case(bare)) {
+            true => Ok(()),
+            false => Err(InvalidReason::Type),
+        }
     }
 }
 
 impl Issuer {
-    fn verify(&self, token: &Compact<'_>, now: Duration) -> Result<Verified, InvalidReason> {
-        if token.header.get("alg").and_then(Value::as_str) != Some("HS256") {
-            return Err(InvalidReason::Algorithm);
-        }
-        match crypto::verify(token.signature, token.signed, &self.key, Algorithm::HS256) {
-            Ok(true) => self.read(&token.claims, now),
-            Ok(false) | Err(_) => Err(InvalidReason::Signature),
-        }
+    fn verify(
+        &self,
+        token: &Compact<'_>,
+        asks: &Asks<'_>,
+        claims: &Map<String, Value>,
+        now: Duration,
+    ) -> Result<Verified, Unverified> {
+        let prove =
+            |keys: &KeySet| keys.verify(asks.algorithm, asks.kid, token.signed, &token.signature);
+        let key = match &self.keys {
+            Keys::Given(keys) => prove(keys).map_err(|mismatch| mismatch.into()),
+            Keys::Fetched(remote) => match remote.current().as_ref().map(|keys| prove(keys)) {
+                None | Some(Err(Mismatch::Unknown)) => {
+                    Err(Unverified::Missing(vec![Arc::clone(remote)]))
+                }
+                Some(proved) => proved.map_err(|mismatch| mismatch.into()),
+            },
+        }?;
+        asks.check_kind(&self.definition.types)?;
+        Ok(claims::read(&self.definition, key, claims, now)?)
     }
+}
 
-    /// Checks and reads the claims of a token that this issuer signed.
-    fn read(&self, claims: &Map<String, Value>, now: Duration) -> Result<Verified, InvalidReason> {
-        let issuer = &*self.definition;
-        let ends_at = check_dates(claims, issuer.leeway, now)?;
-        if issuer.issuer.is_some() && optional_text(claims, "iss")? != issuer.issuer.as_deref() {
-            return Err(InvalidReason::Issuer);
+/// Only the signature: what is signed need not be claims.
+#[cfg(test)]
+pub(super) fn prove(token: &[u8], keys: &KeySet) -> Result<KeyId, InvalidReason> {
+    let token = compact::parse(token)?;
+    let asks = Asks::of(&token)?;
+    match keys.verify(asks.algorithm, asks.kid, token.signed, &token.signature) {
+        Ok(key) => Ok(key),
+        Err(mismatch) => Err(mismatch.reason()),
+    }
+}
+
+impl From<Mismatch> for Unverified {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::Invalid(mismatch.reason())
+    }
+}
+
+impl Mismatch {
+    const fn reason(self) -> InvalidReason {
+        match self {
+            Self::Algorithm => InvalidReason::Algorithm,
+            Self::Signature => InvalidReason::Signature,
+            Self::Unknown => InvalidReason::KeyUnknown,
         }
-        check_audience(claims, &issuer.audiences)?;
-        let consumer = name(claims, &issuer.consumer_claim)?.ok_or(InvalidReason::ConsumerClaim)?;
-        let consumer: Arc<str> = consumer.into();
-        let subject = match name(claims, "sub")? {
-            Some(subject) if *subject != *consumer => subject.into(),
-            _ => Arc::clone(&consumer),
-        };
-        Ok(Verified {
-            issuer: Arc::clone(&issuer.name),
-            default_plan: issuer.default_plan.clone(),
-            consumer,
-            subject,
-            id: token_id(claims)?,
-            issued_at: date(claims, "iat")?,
-            scopes: scopes(claims.get(&issuer.scopes_claim))?,
-            ends_at,
-        })
     }
 }
 
@@ -148,153 +260,4 @@ impl fmt::Debug for Issuers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.list.iter().map(|issuer| &issuer.definition.name)).finish()
     }
-}
-
-/// Refuses what would change the meaning of the token, or is not what it should be.
-fn check_header(header: &Map<String, Value>) -> Result<(), InvalidReason> {
-    if !header.get("alg").is_some_and(Value::is_string) {
-        return Err(InvalidReason::Algorithm);
-    }
-    if ["crit", "b64", "zip", "enc"].iter().any(|name| header.contains_key(*name)) {
-        return Err(InvalidReason::Critical);
-    }
-    match optional_text(header, "cty")? {
-        Some(nested) if nested.eq_ignore_ascii_case("jwt") => return Err(InvalidReason::Critical),
-        _ => {}
-    }
-    optional_text(header, "typ")?;
-    match optional_text(header, "kid")? {
-        Some(kid) if kid.len() > MAX_KID => Err(InvalidReason::Malformed),
-        _ => Ok(()),
-    }
-}
-
-/// Checks `exp`, `nbf` and `iat`; returns when the token ends, leeway included.
-fn check_dates(
-    claims: &Map<String, Value>,
-    leeway: Duration,
-    now: Duration,
-) -> Result<i64, InvalidReason> {
-    let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let ends_at = date(claims, "exp")?.ok_or(InvalidReason::NoExpiry)?.saturating_add(leeway);
-    let begins_at = date(claims, "nbf")?.map_or(i64::MIN, |nbf| nbf.saturating_sub(leeway));
-    // RFC 7519 4.1.4: not on or after.
-    if now >= ends_at {
-        return Err(InvalidReason::Expired);
-    }
-    if now < begins_at { Err(InvalidReason::NotYet) } else { Ok(ends_at) }
-}
-
-/// `jti`, by which the token can be taken back.
-fn token_id(claims: &Map<String, Value>) -> Result<Option<Arc<str>>, InvalidReason> {
-    match optional_text(claims, "jti")? {
-        Some(id) if id.len() > denials::MAX_CLAIM => Err(InvalidReason::Malformed),
-        id => Ok(id.map(Arc::from)),
-    }
-}
-
-/// A claim in seconds since 1970, fractions cut off.
-fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, InvalidReason> {
-    let Some(value) = claims.get(name) else {
-        return Ok(None);
-    };
-    let number = value.as_i64().or_else(|| {
-        let seconds = value.as_f64().filter(|seconds| seconds.abs() <= MAX_DATE)?;
-        #[expect(clippy::cast_possible_truncation, reason = "within the exact whole numbers")]
-        Some(seconds.trunc() as i64)
-    });
-    number.map(Some).ok_or(InvalidReason::Malformed)
-}
-
-/// `aud` names one of `audiences`, if there are any.
-fn check_audience(claims: &Map<String, Value>, audiences: &[String]) -> Result<(), InvalidReason> {
-    let ours = |value: &Value| match value.as_str() {
-        Some(text) => Ok(audiences.iter().any(|audience| audience == text)),
-        None => Err(InvalidReason::Malformed),
-    };
-    let named = match claims.get("aud") {
-        None => false,
-        Some(Value::Array(list)) => {
-            list.iter().try_fold(false, |named, value| Ok(named | ours(value)?))?
-        }
-        Some(value) => ours(value)?,
-    };
-    if named || audiences.is_empty() { Ok(()) } else { Err(InvalidReason::Audience) }
-}
-
-/// A claim that goes into a header: short, printable ASCII as the names in the store (RFC 9110 5.5
-/// lets servers read other bytes as they like, some as line breaks), no space around it.
-fn name<'c>(claims: &'c Map<String, Value>, claim: &str) -> Result<Option<&'c str>, InvalidReason> {
-    match optional_text(claims, claim)? {
-        Some(text)
-            if text.is_empty()
-                || text.len() > MAX_CLAIM
-                || text.trim() != text
-                || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) =>
-        {
-            Err(InvalidReason::ConsumerClaim)
-        }
-        text => Ok(text),
-    }
-}
-
-/// A list of texts, or one text with spaces (RFC 8693 4.2).
-fn scopes(value: Option<&Value>) -> Result<Arc<[Arc<str>]>, InvalidReason> {
-    let scopes: Vec<Arc<str>> = match value {
-        None => Vec::new(),
-        Some(Value::String(text)) => {
-            text.split(' ').filter(|scope| !scope.is_empty()).map(Arc::from).collect()
-        }
-        Some(Value::Array(list)) => {
-            let text = |value: &Value| value.as_str().map(Arc::from);
-            list.iter().map(text).collect::<Option<_>>().ok_or(InvalidReason::Malformed)?
-        }
-        Some(_) => return Err(InvalidReason::Malformed),
-    };
-    if scopes.len() > MAX_SCOPES { Err(InvalidReason::Malformed) } else { Ok(scopes.into()) }
-}
-
-fn optional_text<'m>(
-    map: &'m Map<String, Value>,
-    name: &str,
-) -> Result<Option<&'m str>, InvalidReason> {
-    match map.get(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(InvalidReason::Malformed),
-    }
-}
-
-/// A digest of all that the issuers are, each part with its length before it.
-fn generation(issuers: &[Arc<JwtIssuer>]) -> Generation {
-    let mut hash = Sha256::new();
-    let mut feed = |part: &[u8]| {
-        hash.update(part.len().to_be_bytes());
-        hash.update(part);
-    };
-    for issuer in issuers {
-        let JwtIssuer {
-            name,
-            secret,
-            issuer,
-            audiences,
-            leeway,
-            consumer_claim,
-            scopes_claim,
-            default_plan,
-        } = &**issuer;
-        feed(name.as_bytes());
-        feed(secret);
-        // An absent value and an empty one are two things.
-        feed(&[u8::from(issuer.is_some()), u8::from(default_plan.is_some())]);
-        feed(issuer.as_deref().unwrap_or_default().as_bytes());
-        feed(default_plan.as_deref().unwrap_or_default().as_bytes());
-        feed(&audiences.len().to_be_bytes());
-        audiences.iter().for_each(|audience| feed(audience.as_bytes()));
-        feed(&leeway.as_nanos().to_be_bytes());
-        feed(consumer_claim.as_bytes());
-        feed(scopes_claim.as_bytes());
-    }
-    Generation(hash.finalize().into())
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! headers ─▶ Authenticator ─┬─ key:   KeyForm (form, digest) ─────────┐
 //!                           └─ token: Issuers (signature) ─ TokenCache ┴▶ Directory ─▶ Source
+//!                                       └ KeySet: of the files, or RemoteKeys ◀─ tasks
 //! store's changes ─▶ follow ─▶ Directory (shelves, marks, deny list)
 //! ```
 //!
@@ -11,11 +12,13 @@
 //! implemented by `stores`.
 
 pub mod access;
+mod algorithm;
 pub mod api_key;
 pub mod audit;
 mod authenticator;
 mod capacity;
 pub mod changes;
+mod claims;
 mod compact;
 pub mod denials;
 mod denied;
@@ -25,20 +28,35 @@ pub mod documents;
 mod flights;
 mod follow;
 pub mod identity;
+mod issuer;
+mod jwks;
+mod jwks_source;
 mod jwt;
+mod key;
 mod owners;
+mod public_address;
 pub mod registry;
+mod remote_keys;
 mod shelf;
 mod source;
+mod spelling;
 mod tokens;
 
+pub use algorithm::{Algorithm, Family};
 pub use authenticator::Authenticator;
-
 pub use denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 pub use directory::{Directory, Lookup};
 pub use follow::{FeedEvent, follow};
 pub use identity::{
-    ApiKeys, Caller, Consumer, Credential, Field, Fields, JwtIssuer, Method, Requirement, UnixTime,
+    ApiKeys, Caller, Consumer, Credential, Field, Fields, Method, Requirement, UnixTime,
+};
+pub use issuer::{IssuerKeys, JwtIssuer};
+pub use jwks::{Jwks, NotASet, RefusedKey};
+pub use jwks_source::{JwksSource, JwksUrl};
+pub use key::{BadKey, Key, KeySet, MAX_KEYS, MAX_KID};
+pub use public_address::is_public;
+pub use remote_keys::{
+    COOL_DOWN, Fetched, RemoteKeySets, RemoteKeys, Settled, Vitals as RemoteVitals,
 };
 pub use tokens::TokenCache;
 
@@ -49,4 +67,12 @@ mod directory_tests;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
+mod remote_tests;
+#[cfg(test)]
+mod signing;
+#[cfg(test)]
 mod token_attacks;
+#[cfg(test)]
+mod wycheproof;

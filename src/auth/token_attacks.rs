@@ -1,8 +1,17 @@
 //! Tokens that must not pass, and the few that must.
 
+use super::Denied;
+use super::algorithm::Algorithm as Alg;
+use super::algorithm::Family;
 use super::denied::InvalidReason as R;
-use super::identity::JwtIssuer;
-use super::jwt::Issuers;
+use super::identity::Method;
+use super::issuer::{Generation, IssuerKeys, JwtIssuer};
+use super::jwks::Jwks;
+use super::jwt::{Issuers, Unverified, Verified};
+use super::key::{Key, KeySet};
+use super::remote_keys::RemoteKeySets;
+use super::signing::{Signer, base64url};
+use crate::telemetry::Clock;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,36 +24,34 @@ const CLAIMS: &str = r#"{"iss":"https://id","aud":"api","sub":"alice","exp":1800
 fn issuer() -> JwtIssuer {
     JwtIssuer {
         name: "main".into(),
-        secret: SECRET.to_vec(),
+        keys: secret(SECRET),
         issuer: Some("https://id".into()),
         audiences: vec!["api".into(), "other".into()],
+        types: Vec::new(),
         leeway: Duration::from_secs(30),
         consumer_claim: "sub".into(),
         scopes_claim: "scope".into(),
+        plan_claim: None,
         default_plan: None,
+        headers: Vec::new(),
     }
+}
+
+fn secret(secret: &[u8]) -> IssuerKeys {
+    given([Key::secret(None, Alg::Hs256, secret).unwrap()])
+}
+
+fn given(keys: impl IntoIterator<Item = Key>) -> IssuerKeys {
+    IssuerKeys::Given(Arc::new(keys.into_iter().collect::<KeySet>()))
 }
 
 fn issuers(list: impl IntoIterator<Item = JwtIssuer>) -> Issuers {
-    Issuers::new(list.into_iter().map(Arc::new).collect())
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let mut bits = [0; 4];
-        bits[1..=group.len()].copy_from_slice(group);
-        let bits = u32::from_be_bytes(bits);
-        for place in 0..=group.len() {
-            text.push(char::from(ALPHABET[(bits >> (18 - 6 * place) & 63) as usize]));
-        }
-    }
-    text
+    let remote = RemoteKeySets::new(Clock::manual());
+    Issuers::new(list.into_iter().map(Arc::new).collect(), &remote)
 }
 
 fn sign_as(header: &[u8], claims: &[u8], secret: &[u8], algorithm: Algorithm) -> String {
-    let signed = format!("{}.{}", base64(header), base64(claims));
+    let signed = format!("{}.{}", base64url(header), base64url(claims));
     let key = EncodingKey::from_secret(secret);
     let signature = crypto::sign(signed.as_bytes(), &key, algorithm).unwrap();
     format!("{signed}.{signature}")
@@ -84,7 +91,15 @@ fn parts(token: &str) -> [&str; 3] {
 }
 
 fn verify(token: &str) -> Result<(), R> {
-    issuers([issuer()]).verify(token.as_bytes(), Duration::from_secs(NOW)).map(drop)
+    check(&issuers([issuer()]), token).map(drop)
+}
+
+fn check(issuers: &Issuers, token: &str) -> Result<Verified, R> {
+    match issuers.verify(token.as_bytes(), Duration::from_secs(NOW)) {
+        Ok((verified, _)) => Ok(verified),
+        Err(Unverified::Invalid(reason)) => Err(reason),
+        Err(Unverified::Missing(_)) => panic!("no keys are fetched here"),
+    }
 }
 
 #[test]
@@ -110,7 +125,7 @@ fn good_tokens_pass() {
 fn header_attacks() -> Vec<(&'static str, String, R)> {
     let none = |alg: &str| {
         let [_, claims, _] = parts(&sign(HEADER, CLAIMS)).map(str::to_owned);
-        format!("{}.{claims}.", base64(format!(r#"{{"alg":"{alg}"}}"#).as_bytes()))
+        format!("{}.{claims}.", base64url(format!(r#"{{"alg":"{alg}"}}"#).as_bytes()))
     };
     let other = |alg: &str, algorithm| {
         sign_as(format!(r#"{{"alg":"{alg}"}}"#).as_bytes(), CLAIMS.as_bytes(), SECRET, algorithm)
@@ -288,7 +303,7 @@ fn name_attacks() -> Vec<(&'static str, String, R)> {
 fn shape_attacks() -> Vec<(&'static str, String, R)> {
     let good = sign(HEADER, CLAIMS);
     let [header, claims, signature] = parts(&good);
-    let longer = base64(br#"{"iss":"https://id","aud":"api","sub":"admin","exp":1800000100}"#);
+    let longer = base64url(br#"{"iss":"https://id","aud":"api","sub":"admin","exp":1800000100}"#);
     let last = signature.chars().last().unwrap();
     // 43 characters carry 256 bits and two spare ones, which must be zero.
     let spare = char::from(u8::try_from(last).unwrap() + 1);
@@ -348,13 +363,199 @@ fn shape_attacks() -> Vec<(&'static str, String, R)> {
 }
 
 #[test]
-fn attacks_are_refused_for_the_right_reason() {
+fn attacks_are_refused_for_the_right_reason_in_the_same_words() {
     let attacks: Vec<_> =
         [header_attacks(), claim_attacks(), name_attacks(), shape_attacks()].concat();
-    assert!(attacks.len() >= 100, "{} attacks", attacks.len());
-    for (name, token, reason) in attacks {
-        assert_eq!(verify(&token), Err(reason), "{name}: {token}");
+    let (public, on_keys) = key_attacks();
+    let checked =
+        attacks.into_iter().map(|(name, token, reason)| (name.to_owned(), verify(&token), reason));
+    let on_keys = on_keys
+        .into_iter()
+        .map(|(name, token, reason)| (name, check(&public, &token).map(drop), reason));
+    let mut count = 0;
+    for (name, refused, reason) in checked.chain(on_keys) {
+        assert_eq!(refused, Err(reason), "{name}");
+        let denied = Denied::Invalid { method: Method::Jwt, reason };
+        assert_eq!(denied.to_string(), "the credential is not valid", "{name}");
+        count += 1;
     }
+    assert!(count >= 150, "{count} attacks");
+}
+
+/// An issuer that publishes a key of each kind, and has one that is not for signatures.
+fn published() -> (Issuers, [Signer; 3]) {
+    let signers = [Family::Rsa, Family::P256, Family::Ed25519].map(Signer::new);
+    let [rsa, p256, ed] = &signers;
+    let set = serde_json::json!({ "keys": [
+        rsa.jwk_with(&serde_json::json!({ "kid": "rsa", "alg": "RS256" })),
+        p256.jwk_with(&serde_json::json!({ "kid": "p256" })),
+        ed.jwk_with(&serde_json::json!({ "kid": "ed" })),
+        Signer::new(Family::P256).jwk_with(&serde_json::json!({ "kid": "enc", "use": "enc" })),
+    ] });
+    let set = Jwks::parse(set.to_string().as_bytes(), Alg::Rs256).unwrap();
+    assert_eq!((set.keys.len(), set.refused.len()), (3, 1));
+    let keys = IssuerKeys::Given(Arc::new(set.keys));
+    let types = vec!["at+jwt".to_owned()];
+    (issuers([JwtIssuer { keys, types, ..issuer() }]), signers)
+}
+
+/// What is tried against public keys.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn key_attacks() -> (Issuers, Vec<(String, String, R)>) {
+    let (issuers, signers) = published();
+    let [rsa, p256, ed] = &signers;
+    let header =
+        |alg: &str, kid: &str| format!(r#"{{"alg":"{alg}","kid":"{kid}","typ":"at+jwt"}}"#);
+    let of = [(rsa, "rsa", Alg::Rs256), (p256, "p256", Alg::Es256), (ed, "ed", Alg::EdDsa)];
+    let mut table: Vec<(String, String, R)> = Vec::new();
+    for (signer, kid, own) in of {
+        let good = signer.token(own, &header(own.name(), kid), CLAIMS);
+        assert!(check(&issuers, &good).is_ok(), "{kid}");
+        let mut attack = |name: &str, token: String, reason| {
+            table.push((format!("{kid}: {name}"), token, reason));
+        };
+        // The public key as the secret of an HMAC, in each form in which it is known.
+        let jwk = signer.jwk().to_string();
+        let spki = signer.spki();
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}", base64url(&spki));
+        for (form, secret) in [("JWK", jwk.as_bytes()), ("DER", &*spki), ("PEM", pem.as_bytes())] {
+            for (name, algorithm) in [
+                ("HS256", Algorithm::HS256),
+                ("HS384", Algorithm::HS384),
+                ("HS512", Algorithm::HS512),
+            ] {
+                let token =
+                    sign_as(header(name, kid).as_bytes(), CLAIMS.as_bytes(), secret, algorithm);
+                attack(&format!("{name} with its {form}"), token, R::Algorithm);
+            }
+        }
+        for other in Alg::ALL.iter().filter(|other| other.family() != Family::Secret) {
+            if *other != own {
+                let token = signer.token(own, &header(other.name(), kid), CLAIMS);
+                attack(&format!("signed as {own:?}, named {other:?}"), token, R::Algorithm);
+            }
+        }
+        let [first, claims, signature] = parts(&good);
+        let none = base64url(header("none", kid).as_bytes());
+        attack("none", format!("{none}.{claims}."), R::Algorithm);
+        attack("none with a signature", format!("{none}.{claims}.{signature}"), R::Algorithm);
+        attack("no signature", format!("{first}.{claims}."), R::Signature);
+        let zeros = base64url(&[0; 64]);
+        attack("a signature of zeros", format!("{first}.{claims}.{zeros}"), R::Signature);
+        attack("a longer signature", format!("{first}.{claims}.{signature}AAAA"), R::Signature);
+        let shorter = &signature[..signature.len() - 6];
+        attack(
+            "a shorter one",
+            format!("{first}.{claims}.{}", &shorter[..shorter.len() & !3]),
+            R::Signature,
+        );
+        let other = base64url(CLAIMS.replace("alice", "admin").as_bytes());
+        attack("other claims", format!("{first}.{other}.{signature}"), R::Signature);
+        attack(
+            "a kid that nobody has",
+            signer.token(own, &header(own.name(), "x"), CLAIMS),
+            R::KeyUnknown,
+        );
+        attack(
+            "no kid at all but its own key in the header",
+            {
+                let stranger = Signer::new(match own {
+                    Alg::Es256 => Family::P256,
+                    _ => Family::Ed25519,
+                });
+                let algorithm = match own {
+                    Alg::Es256 => Alg::Es256,
+                    _ => Alg::EdDsa,
+                };
+                let head = format!(
+                    r#"{{"alg":"{}","typ":"at+jwt","jwk":{}}}"#,
+                    algorithm.name(),
+                    stranger.jwk()
+                );
+                stranger.token(algorithm, &head, CLAIMS)
+            },
+            R::Signature,
+        );
+        attack(
+            "another type",
+            signer.token(
+                own,
+                &format!(r#"{{"alg":"{}","kid":"{kid}","typ":"JWT"}}"#, own.name()),
+                CLAIMS,
+            ),
+            R::Type,
+        );
+        attack(
+            "no type",
+            signer.token(own, &format!(r#"{{"alg":"{}","kid":"{kid}"}}"#, own.name()), CLAIMS),
+            R::Type,
+        );
+        attack(
+            "a type with something behind",
+            signer.token(
+                own,
+                &format!(r#"{{"alg":"{}","kid":"{kid}","typ":"at+jwt;x"}}"#, own.name()),
+                CLAIMS,
+            ),
+            R::Type,
+        );
+        attack(
+            "unencoded",
+            signer.token(
+                own,
+                &format!(r#"{{"alg":"{}","kid":"{kid}","b64":false,"crit":["b64"]}}"#, own.name()),
+                CLAIMS,
+            ),
+            R::Critical,
+        );
+        attack(
+            "expired",
+            signer.token(own, &header(own.name(), kid), &CLAIMS.replace("1800000100", "1")),
+            R::Expired,
+        );
+    }
+    for (signer, kid, algorithm) in
+        [(rsa, "p256", Alg::Rs256), (p256, "ed", Alg::Es256), (ed, "rsa", Alg::EdDsa)]
+    {
+        let token = signer.token(algorithm, &header(algorithm.name(), kid), CLAIMS);
+        table.push((format!("{algorithm:?} with the kid `{kid}`"), token, R::Algorithm));
+    }
+    let enc = Signer::new(Family::P256).token(Alg::Es256, &header("ES256", "enc"), CLAIMS);
+    table.push(("a key that is for encryption".to_owned(), enc, R::KeyUnknown));
+    for (name, token) in es256_signatures(p256, &header("ES256", "p256")) {
+        table.push((format!("p256: {name}"), token, R::Signature));
+    }
+    (issuers, table)
+}
+
+/// Signatures of ES256 that some library took, or could.
+fn es256_signatures(signer: &Signer, header: &str) -> Vec<(&'static str, String)> {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
+        0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let good = signer.token(Alg::Es256, header, CLAIMS);
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    let with = |r: &[u8], s: &[u8]| format!("{signed}.{}", base64url(&[r, s].concat()));
+    let one = {
+        let mut one = [0; 32];
+        one[31] = 1;
+        one
+    };
+    vec![
+        ("r and s zero (CVE-2022-21449)", with(&[0; 32], &[0; 32])),
+        ("r zero", with(&[0; 32], &one)),
+        ("s zero", with(&one, &[0; 32])),
+        ("r and s one", with(&one, &one)),
+        ("r and s the order", with(&ORDER, &ORDER)),
+        ("r the order, s one", with(&ORDER, &one)),
+        ("all ones", with(&[0xff; 32], &[0xff; 32])),
+        ("DER of zeros", with(&[0x30, 6, 2, 1, 0], &[2, 1, 0])),
+        ("DER of ones", with(&[0x30, 6, 2, 1, 1], &[2, 1, 1])),
+        ("96 bytes, as of P-384", with(&[1; 48], &[1; 48])),
+        ("63 bytes", with(&[1; 32], &[1; 31])),
+        ("65 bytes", with(&[1; 32], &[1; 33])),
+    ]
 }
 
 #[test]
@@ -373,33 +574,34 @@ fn a_token_changed_in_any_character_is_refused() {
 
 #[test]
 fn the_issuer_is_picked_by_iss_and_proved_by_its_own_secret() {
+    const SECOND: &[u8] = b"another secret of at least 32 byte";
     let second = JwtIssuer {
         name: "second".into(),
-        secret: b"another secret of at least 32 byte".to_vec(),
+        keys: secret(SECOND),
         issuer: Some("https://second".into()),
         ..issuer()
     };
-    let rotated = JwtIssuer { name: "new secret".into(), secret: b"next".to_vec(), ..issuer() };
+    let rotated = JwtIssuer { name: "new secret".into(), keys: secret(b"next"), ..issuer() };
     let any = JwtIssuer {
         name: "any".into(),
-        secret: b"whoever".to_vec(),
+        keys: secret(b"whoever"),
         issuer: None,
         audiences: Vec::new(),
         ..issuer()
     };
-    let all = issuers([issuer(), rotated, second.clone(), any]);
+    let all = issuers([issuer(), rotated, second, any]);
     let claims = |iss: &str| CLAIMS.replace("https://id", iss);
     for (name, iss, secret, expected) in [
         ("the first", "https://id", SECRET, Ok("main")),
         ("the same with its next secret", "https://id", b"next", Ok("new secret")),
-        ("the second", "https://second", &second.secret, Ok("second")),
+        ("the second", "https://second", SECOND, Ok("second")),
         ("one that nobody names", "https://third", b"whoever", Ok("any")),
-        ("the first with the second's secret", "https://id", &second.secret, Err(R::Signature)),
+        ("the first with the second's secret", "https://id", SECOND, Err(R::Signature)),
         ("the second with anyone's secret", "https://second", b"whoever", Err(R::Signature)),
         ("nobody's with the first's secret", "https://third", SECRET, Err(R::Signature)),
     ] {
         let token = sign_as(HEADER.as_bytes(), claims(iss).as_bytes(), secret, Algorithm::HS256);
-        let verified = all.verify(token.as_bytes(), Duration::from_secs(NOW));
+        let verified = check(&all, &token);
         assert_eq!(verified.as_ref().map(|v| &*v.issuer).map_err(|r| *r), expected, "{name}");
     }
 }
@@ -413,9 +615,7 @@ fn claims_are_read_as_the_issuer_says() {
         ..issuer()
     };
     let all = issuers([issuer]);
-    let read = |members: &str| {
-        all.verify(with_claims(members).as_bytes(), Duration::from_secs(NOW)).unwrap()
-    };
+    let read = |members: &str| check(&all, &with_claims(members)).unwrap();
     let verified = read(r#""client_id":"shop","scp":"a  b ","scope":"ignored""#);
     assert_eq!((&*verified.consumer, &*verified.subject), ("shop", "alice"));
     assert_eq!(verified.scopes.iter().map(|s| &**s).collect::<Vec<_>>(), ["a", "b"]);
@@ -428,26 +628,57 @@ fn claims_are_read_as_the_issuer_says() {
 
 #[test]
 fn any_change_of_an_issuer_is_another_generation() {
-    let one = issuers([issuer()]).generation();
-    assert!(issuers([issuer()]).generation() == one, "the same is the same");
-    let changed: [fn(&mut JwtIssuer); 9] = [
+    let generation = |issuer: &JwtIssuer| Generation::of(issuer, &[Arc::new(issuer.clone())]);
+    let one = generation(&issuer());
+    assert!(generation(&issuer()) == one, "the same is the same");
+    let changed: [fn(&mut JwtIssuer); 12] = [
         |i| i.name = "x".into(),
-        |i| i.secret.push(0),
         |i| i.issuer = None,
         |i| i.issuer = Some(String::new()),
         |i| i.audiences = vec!["apiother".into()],
+        |i| i.types = vec!["apiother".into()],
         |i| i.leeway = Duration::from_secs(31),
         |i| i.consumer_claim = "client".into(),
         |i| i.scopes_claim = "scp".into(),
+        |i| i.plan_claim = Some("".into()),
         |i| i.default_plan = Some("".into()),
+        |i| i.headers = vec![(http::HeaderName::from_static("x-a"), "b".into())],
+        |i| i.headers = vec![(http::HeaderName::from_static("x-ab"), "".into())],
     ];
     let mut seen = vec![one];
     for change in changed {
         let mut issuer = issuer();
         change(&mut issuer);
-        let generation = issuers([issuer]).generation();
+        let generation = generation(&issuer);
         assert!(!seen.contains(&generation), "change {}", seen.len());
         seen.push(generation);
     }
-    assert!(!seen.contains(&issuers([issuer(), issuer()]).generation()));
+    let any = JwtIssuer { issuer: None, ..issuer() };
+    let beside = Generation::of(&any, &[Arc::new(any.clone()), Arc::new(issuer())]);
+    assert!(beside != generation(&any), "which tokens it is tried with depends on the others");
+}
+
+#[test]
+fn a_key_that_goes_takes_only_its_own_tokens_along() {
+    let key = |kid: &str| Key::secret(Some(kid), Alg::Hs256, SECRET).unwrap();
+    let of = |kids: &[&str]| {
+        let keys = given(kids.iter().map(|kid| key(kid)).collect::<Vec<_>>());
+        issuers([JwtIssuer { keys, ..issuer() }])
+    };
+    let verified = |kid: &str| {
+        let token = with_header(&format!(r#""kid":"{kid}""#));
+        of(&["old", "new"]).verify(token.as_bytes(), Duration::from_secs(NOW)).unwrap()
+    };
+    for (kid, kids, vouched) in [
+        ("old", &["old", "new"][..], true),
+        ("old", &["new", "newer"], false),
+        ("new", &["new", "newer"], true),
+        ("new", &["newer", "new"], true),
+    ] {
+        let (verified, generation) = verified(kid);
+        assert_eq!(of(kids).vouch(&generation, &verified.key), vouched, "{kid} of {kids:?}");
+    }
+    let other = JwtIssuer { keys: given([key("old")]), leeway: Duration::ZERO, ..issuer() };
+    let (verified, generation) = verified("old");
+    assert!(!issuers([other]).vouch(&generation, &verified.key), "another generation");
 }

@@ -1,7 +1,7 @@
 //! Tokens that were verified a moment ago, by digest.
 //!
-//! An entry holds for five minutes or until the token ends, whichever comes first, and only under
-//! the very issuers it was verified with. Who the consumer is now is not cached here: the directory
+//! An entry holds for five minutes or until the token ends, whichever comes first, and only as long as
+//! its issuer is the same and still has the key that signed it. Who the consumer is now is not cached here: the directory
 //! is asked each time, and the caller made of both is kept for as long as it answers the same.
 //!
 //! Must stay true: a hit does not allocate; no token stands in here, only its digest; the cache is
@@ -9,7 +9,8 @@
 
 use super::denied::InvalidReason;
 use super::identity::{Caller, Consumer, Credential, Fields};
-use super::jwt::{Generation, Issuers, Verified};
+use super::issuer::Generation;
+use super::jwt::{Issuers, Verified};
 use crate::telemetry::{Clock, Moment};
 use arc_swap::ArcSwapOption;
 use quick_cache::Weighter;
@@ -72,15 +73,16 @@ impl Token {
     }
 
     fn caller(&self, consumer: Arc<Consumer>) -> Caller {
-        let Verified { issuer, subject, scopes, .. } = &self.verified;
+        let Verified { issuer, subject, scopes, plan, fields, .. } = &self.verified;
         Caller {
-            plan: Arc::clone(&consumer.plan),
+            plan: Arc::clone(plan.as_ref().unwrap_or(&consumer.plan)),
             consumer,
             credential: Credential::Jwt {
                 issuer: Arc::clone(issuer),
                 subject: Arc::clone(subject),
             },
             scopes: Arc::clone(scopes),
+            claims: Arc::clone(fields),
             fields: Fields::default(),
         }
     }
@@ -92,10 +94,13 @@ struct Bytes;
 
 impl Weighter<TokenDigest, Arc<Token>> for Bytes {
     fn weight(&self, _: &TokenDigest, token: &Arc<Token>) -> u64 {
-        let Verified { consumer, subject, id, scopes, .. } = &token.verified;
+        let Verified { consumer, subject, id, scopes, plan, fields, .. } = &token.verified;
         let scopes: usize = scopes.iter().map(|scope| scope.len() + 48).sum();
         let id = id.as_ref().map_or(0, |id| id.len());
-        let bytes = 512 + 3 * consumer.len() + subject.len() + id + scopes;
+        let plan = plan.as_ref().map_or(0, |plan| plan.len());
+        // Once as claims, once more as the fields of a request.
+        let fields: usize = fields.iter().map(|(_, value)| 2 * (value.len() + 96)).sum();
+        let bytes = 512 + 3 * consumer.len() + subject.len() + id + plan + scopes + fields;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }
@@ -137,7 +142,7 @@ impl TokenCache {
         clock: &Clock,
     ) -> Option<Result<Arc<Token>, InvalidReason>> {
         let token = self.tokens.get(digest)?;
-        if token.generation != issuers.generation() || clock.now() >= token.until {
+        if clock.now() >= token.until || !issuers.vouch(&token.generation, &token.verified.key) {
             return None;
         }
         if seconds(clock.unix_time()) >= token.verified.ends_at {
@@ -146,17 +151,16 @@ impl TokenCache {
         Some(Ok(token))
     }
 
-    /// Keeps a token that was verified just now under `issuers`.
+    /// Keeps a token that was verified just now under `generation`.
     pub(super) fn keep(
         &self,
         digest: TokenDigest,
-        verified: Verified,
-        issuers: &Issuers,
+        (verified, generation): (Verified, Generation),
         clock: &Clock,
     ) -> Arc<Token> {
         let token = Arc::new(Token {
             verified,
-            generation: issuers.generation(),
+            generation,
             until: clock.now() + BELIEVED_FOR,
             caller: ArcSwapOption::empty(),
             stranger: OnceLock::new(),

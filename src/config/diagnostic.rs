@@ -36,6 +36,7 @@ pub struct Diagnostic {
     helps: Vec<String>,
     /// What follows the first place on its line is not shown.
     hides_rest: bool,
+    hides_place: bool,
 }
 
 impl Diagnostic {
@@ -51,7 +52,7 @@ impl Diagnostic {
 
     fn new(severity: Severity, message: String) -> Self {
         let (marks, helps) = (Vec::new(), Vec::new());
-        Self { severity, message, marks, file: None, helps, hides_rest: false }
+        Self { severity, message, marks, file: None, helps, hides_rest: false, hides_place: false }
     }
 
     /// Where, and what is wrong there. The first place is the finding's own.
@@ -74,6 +75,13 @@ impl Diagnostic {
     #[must_use]
     pub(crate) fn hide_rest(mut self) -> Self {
         self.hides_rest = true;
+        self
+    }
+
+    /// What stands at the place could be a secret.
+    #[must_use]
+    pub(crate) fn hide_place(mut self) -> Self {
+        self.hides_place = true;
         self
     }
 
@@ -294,6 +302,12 @@ fn snippet<'a>(
     {
         let (hidden, rest) = hidden.split_at(hidden.find('\n').unwrap_or(hidden.len()));
         shown = format!("{kept}{}{rest}", "*".repeat(hidden.len()));
+    }
+    if let Some((range, _, true)) = marks.first().filter(|_| finding.hides_place)
+        && let Some(place) = shown.get(range.start - from..range.end - from)
+    {
+        let stars = "*".repeat(place.len());
+        shown.replace_range(range.start - from..range.end - from, &stars);
     }
     Snippet::source(shown)
         .path(file.path.display().to_string())

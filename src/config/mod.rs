@@ -15,6 +15,7 @@ mod diagnostic;
 mod document;
 mod fixed;
 mod fleet;
+mod jose;
 mod load;
 mod pattern;
 mod rows;

@@ -165,7 +165,8 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// Keys that hold a secret, or rather point to one.
-pub(crate) const SECRETS: [&str; 6] = ["secret", "pepper", "key", "token", "url", "replica_url"];
+pub(crate) const SECRETS: [&str; 7] =
+    ["secret", "secrets", "pepper", "key", "token", "url", "replica_url"];
 
 /// Hides what looks like a secret that stands in a file, byte for byte: reports go to logs.
 pub(crate) fn mask(text: &str) -> String {
@@ -213,6 +214,7 @@ mod tests {
             ("api_key = { pepper = 'é' }", "api_key = { pepper = ******"),
             ("secret = \"env:JWT_SECRET\"", "secret = \"env:JWT_SECRET\""),
             ("key = \"file:tls/key.pem\" # there", "key = \"file:tls/key.pem\" # there"),
+            ("secrets = { a = \"hunter2\" }", "secrets = *****************"),
             ("secret = [\"hunter2\"]", "secret = ***********"),
             ("url = \"postgres://u:hunter2@db/x\"", "url = ***************************"),
             ("url = \"env:DATABASE_URL\"", "url = \"env:DATABASE_URL\""),

@@ -86,13 +86,17 @@ pub(super) fn take_response(response: &mut ResponseHeader) -> ResponseParts {
 /// Fields that a forwarded request gets at most, edits of the route aside.
 const ADDED: usize = 12;
 
-/// Removes every field that only we may say, and credentials that stop here.
-pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, credentials: &[HeaderName]) {
+/// Removes every field that only we may say: in our own words, and in those of `stop_here`, which are
+/// credentials and claims.
+pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, stop_here: &[&[HeaderName]]) {
     loop {
         // Requests rarely carry any of these: the first pass nearly always ends the loop.
         let found = headers
             .keys()
-            .find(|name| is_reserved(name, trusted) || credentials.iter().any(|c| same(name, c)))
+            .find(|name| {
+                is_reserved(name, trusted)
+                    || stop_here.iter().copied().flatten().any(|owned| same(name, owned))
+            })
             .cloned();
         match found {
             Some(name) => headers.remove(&name),
@@ -210,7 +214,11 @@ fn identity(caller: &Caller) -> Option<Box<[Field]>> {
         (name::CREDENTIAL, Some(credential)),
     ];
     let given = fields.into_iter().filter_map(|(name, text)| Some((name, text?)));
-    given.map(|(name, text)| Some((name, HeaderValue::from_bytes(text.as_bytes()).ok()?))).collect()
+    let claims = caller.claims.iter().map(|field| Some(field.clone()));
+    given
+        .map(|(name, text)| Some((name, HeaderValue::from_bytes(text.as_bytes()).ok()?)))
+        .chain(claims)
+        .collect()
 }
 
 /// Where a request came in.
@@ -354,10 +362,13 @@ mod tests {
             "Forwarded",
             "X-API-Key",
             "x_api_key",
+            "X-Tenant",
+            "x_tenant",
             "X-Other",
             "Accept",
         ]);
-        strip(&mut forged, false, &[HeaderName::from_static("x-api-key")]);
+        let stop_here = ["x-api-key", "x-tenant"].map(|name| [HeaderName::from_static(name)]);
+        strip(&mut forged, false, &[&stop_here[0], &stop_here[1]]);
         let mut left: Vec<_> = forged.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "x-other"]);

@@ -217,10 +217,11 @@ impl ProxyHttp for Gateway {
             return Err(internal("a forwarded request has no route"));
         };
         let target = exchange::target(session).map_err(|_| internal("a routed target is bad"))?;
+        let authenticator = &ctx.snapshot.authenticator;
         let credentials: &[_] = if route.forward_credential {
             &[]
         } else {
-            ctx.snapshot.authenticator.credential_headers_of(&route.auth)
+            authenticator.credential_headers_of(&route.auth)
         };
         let here = session.server_addr().and_then(|address| address.as_inet()).copied();
         let ends = request.send_end_stream();
@@ -234,7 +235,8 @@ impl ProxyHttp for Gateway {
         if !hop::is_websocket(session.req_header()) {
             hop::refuse_upgrade(&mut parts.headers);
         }
-        forward::strip(&mut parts.headers, ctx.client.trusted, credentials);
+        let stop_here = [credentials, authenticator.claim_headers()];
+        forward::strip(&mut parts.headers, ctx.client.trusted, &stop_here);
         forward::identify(&mut parts.headers, ctx.trail.caller.as_deref())?;
         forward::forwarded(&mut parts.headers, arrival)?;
         forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);

@@ -157,6 +157,7 @@ mod tests {
             credential: Credential::ApiKey("0123456789abcdef".into()),
             plan: "basic".into(),
             scopes: Arc::default(),
+            claims: Arc::default(),
             fields: Fields::default(),
         }
     }

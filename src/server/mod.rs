@@ -13,7 +13,7 @@ pub use stores::open_postgres;
 
 use crate::auth::api_key::KeyForm;
 use crate::auth::directory::{self, Source};
-use crate::auth::{Directory, TokenCache};
+use crate::auth::{Directory, RemoteKeySets, TokenCache};
 use crate::config::{self, Config, Loaded, SecretFiles};
 use crate::limits::Limiter;
 use crate::limits::usage::UsageLog;
@@ -27,7 +27,7 @@ use crate::tasks::publish::Publisher;
 use crate::tasks::reload::Reload;
 use crate::tasks::usage::Flush;
 use crate::tasks::watch::{FileWatch, WatchError};
-use crate::tasks::{feed, health, rows};
+use crate::tasks::{feed, health, jwks, rows};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLog, Clock};
 use crate::upstreams::Registry;
@@ -47,6 +47,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(1);
 const TOKENS: usize = 100_000;
 /// How long the last metrics may take to be published at the end.
 const PUBLISH: Duration = Duration::from_secs(2);
+/// How long a start waits for the keys of issuers: tokens get 503 where none have come.
+const KEYS: Duration = Duration::from_millis(3500);
 /// How long logs may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -122,6 +124,7 @@ async fn serve(
     process.publish(&fixed.cloudwatch)?;
     process.follow_store(&mut tasks);
     process.probe(&mut tasks);
+    process.fetch_keys(&mut tasks).await;
     let reload = Reload::new(
         options.conf.clone(),
         fixed,
@@ -206,6 +209,7 @@ fn parts(config: &Config, stores: &Stores, clock: Clock, metrics: Arc<Metrics>) 
         registry: Registry::new(clock.clone()),
         directory: Arc::new(Directory::with_settings(source, settings, clock.clone())),
         tokens: Arc::new(TokenCache::new(TOKENS)),
+        issuer_keys: Arc::new(RemoteKeySets::new(clock.clone())),
         tally: Arc::default(),
         metrics,
         clock,
@@ -266,6 +270,13 @@ impl Process {
             self.parts.clock.clone(),
             async move { drain.reached(Phase::Closing).await },
         ));
+    }
+
+    /// Fetches the keys of issuers from here on, and waits for the first ones.
+    async fn fetch_keys(&self, tasks: &mut JoinSet<()>) {
+        let keys = &self.parts.issuer_keys;
+        tasks.spawn(jwks::run(Arc::clone(keys), self.parts.clock.clone()));
+        keys.first_look(KEYS).await;
     }
 
     /// Starts the workers: the first on this thread, each further one on a thread of its own.

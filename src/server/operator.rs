@@ -44,6 +44,7 @@ impl Process {
             (Arc::clone(&self.parts.limiter), Arc::clone(&self.parts.directory));
         let (postgres, redis) = (self.stores.postgres.clone(), self.stores.redis.clone());
         let tally = Arc::clone(&self.parts.tally);
+        let issuer_keys = Arc::clone(&self.parts.issuer_keys);
         Arc::new(move |metrics| {
             let snapshot = live.load();
             metrics.set_live(metrics::Live {
@@ -54,6 +55,7 @@ impl Process {
             });
             let mut all = Vec::new();
             readings::of_directory(directory.vitals(), &mut all);
+            readings::of_issuer_keys(issuer_keys.vitals(), &mut all);
             readings::of_limits(limiter.vitals(), &mut all);
             if let Some(postgres) = &postgres {
                 readings::of_postgres(postgres.vitals(), &mut all);

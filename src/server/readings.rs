@@ -1,6 +1,6 @@
 //! What the parts of a process have counted, as readings for the metrics.
 
-use crate::auth::directory;
+use crate::auth::{RemoteVitals, directory};
 use crate::limits;
 use crate::stores::postgres::{self, PoolVitals};
 use crate::stores::redis;
@@ -26,6 +26,19 @@ pub(super) fn of_directory(vitals: directory::Vitals, readings: &mut Vec<Reading
         ("stale", vitals.served_stale),
     ] {
         readings.push(Reading::new(Metric::Lookups, &[result], number));
+    }
+}
+
+pub(super) fn of_issuer_keys(vitals: RemoteVitals, readings: &mut Vec<Reading>) {
+    for (result, number) in
+        [("set", vitals.changed), ("unchanged", vitals.unchanged), ("failed", vitals.failed)]
+    {
+        readings.push(Reading::new(Metric::JwksFetches, &[result], number));
+    }
+    for (state, number) in
+        [("fresh", vitals.fresh), ("stale", vitals.stale), ("missing", vitals.missing)]
+    {
+        readings.push(Reading::new(Metric::JwksUrls, &[state], number));
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Parts, Snapshot};
 use crate::auth::api_key::KeyId;
 use crate::auth::directory::{Answer, KeyRecord, Source};
 use crate::auth::documents::{Document, DocumentKind};
-use crate::auth::{Consumer, Directory, TokenCache, UnixTime};
+use crate::auth::{Consumer, Directory, RemoteKeySets, TokenCache, UnixTime};
 use crate::config::{self, Config, Rows, SecretFiles};
 use crate::limits::Limiter;
 use crate::telemetry::{Clock, Metrics};
@@ -35,6 +35,7 @@ pub(crate) fn parts() -> Parts {
         registry: Registry::new(clock.clone()),
         directory: Arc::new(Directory::new(Arc::new(Nobody), clock.clone())),
         tokens: Arc::new(TokenCache::new(10)),
+        issuer_keys: Arc::new(RemoteKeySets::new(clock.clone())),
         tally: Arc::default(),
         metrics: Metrics::new(),
         clock,

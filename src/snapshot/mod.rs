@@ -18,7 +18,7 @@ mod route;
 pub use policy::{Limits, Origin, Policy};
 pub use route::{Action, Answer, Challenges, Route, Way};
 
-use crate::auth::{Authenticator, Caller, Directory, TokenCache};
+use crate::auth::{Authenticator, Caller, Directory, RemoteKeySets, TokenCache};
 use crate::config::{Config, Http, Rows};
 use crate::limits::{Limiter, Tally};
 use crate::routing::Routes;
@@ -60,6 +60,8 @@ pub struct Parts {
     pub directory: Arc<Directory>,
     /// Verified tokens.
     pub tokens: Arc<TokenCache>,
+    /// Keys of issuers that are fetched.
+    pub issuer_keys: Arc<RemoteKeySets>,
     /// Usage since it was last stored.
     pub tally: Arc<Tally>,
     /// Where handles come from.
@@ -117,6 +119,7 @@ impl Snapshot {
                 config.issuers.clone(),
                 Arc::clone(&parts.directory),
                 Arc::clone(&parts.tokens),
+                &parts.issuer_keys,
                 parts.clock.clone(),
             ),
             routes: Routes::build(routes),

@@ -4,6 +4,7 @@ pub mod cloudwatch;
 pub mod demo;
 pub mod feed;
 pub mod health;
+pub mod jwks;
 pub mod publish;
 pub mod reload;
 pub mod rows;

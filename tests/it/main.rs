@@ -33,6 +33,8 @@ mod harness;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod issuer_keys;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod limits;

@@ -5,7 +5,7 @@ use datahub_gateway::auth::changes::{ChangeFeed as _, ChangeKind, Changes};
 use datahub_gateway::auth::directory::Answer;
 use datahub_gateway::auth::registry::{KeyInfo, Registry as _, Rotation};
 use datahub_gateway::auth::{
-    Authenticator, Directory, FeedEvent, Method, Requirement, TokenCache, follow,
+    Authenticator, Directory, FeedEvent, Method, RemoteKeySets, Requirement, TokenCache, follow,
 };
 use datahub_gateway::telemetry::Clock;
 use http::{HeaderMap, HeaderValue};
@@ -109,6 +109,7 @@ pub(super) async fn a_running_gateway_hears_of_everything_within_a_second<P: Pla
         Vec::new(),
         Arc::clone(&directory),
         Arc::new(TokenCache::new(10)),
+        &RemoteKeySets::new(clock.clone()),
         clock.clone(),
     );
     command_line.add_consumer(&me(), consumer("alice")).await.unwrap();

@@ -1,25 +1,19 @@
-//! `[auth.api_key]` and `[auth.jwt.*]`, with their secrets.
+//! `[auth.api_key]` and the secrets of `[auth.jwt.*]`.
 
 use super::fleet::has_postgres;
-use super::{Context, Names, Owner};
-use crate::auth::{ApiKeys, JwtIssuer};
+use super::issuer_keys::{KeysOf, Secrets, refuse_shared};
+use super::issuers::{Draft, draft};
+use super::{Context, Names};
+use crate::auth::{Algorithm, ApiKeys, IssuerKeys, JwtIssuer, Key, KeySet};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::schema::{self, At, File, Text};
+use crate::config::schema::{At, File, Text};
 use crate::config::secret::{Pointer, Secret, SecretFiles};
 use crate::config::source::Span;
 use http::HeaderName;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 type Auth = (ApiKeys, Vec<Arc<JwtIssuer>>);
-
-/// An issuer without its secret yet.
-struct Draft<'a> {
-    issuer: JwtIssuer,
-    name: &'a At<String>,
-    secret: Option<&'a At<Text<Pointer>>>,
-}
 
 pub(crate) fn compile(
     file: &File,
@@ -33,8 +27,9 @@ pub(crate) fn compile(
     if let Some(header) = &header {
         check_header(header, api_key.header.span, cx);
     }
-    let drafts: Vec<Option<Draft<'_>>> =
-        (file.auth.jwt.0.iter()).map(|(name, jwt)| draft(name, &jwt.value, plans, cx)).collect();
+    let drafts: Vec<Option<Draft<'_>>> = (file.auth.jwt.0.iter())
+        .map(|(name, jwt)| draft(name, &jwt.value, plans, header.as_ref(), cx))
+        .collect();
     refuse_shared(&file.auth.jwt, cx);
 
     let store = cx.sources.dir.join(&file.store.path.value);
@@ -52,22 +47,86 @@ pub(crate) fn compile(
     let mut issuers = Vec::new();
     for draft in drafts {
         issuers.push(draft.and_then(|draft| {
-            let what = Wanted {
-                what: &format!("the secret of issuer `{}`", draft.name.value),
-                variable: "JWT_SECRET",
-                name: "jwt.secret",
-                key: "secret",
-                binds_store: false,
-                place: draft.name.span,
-                shared: postgres,
+            let keys = match draft.keys {
+                KeysOf::Public(keys) => keys,
+                KeysOf::Secrets(secrets) => {
+                    let keys = secret_keys(draft.name, &secrets, postgres, &store, files, cx)?;
+                    IssuerKeys::Given(Arc::new(keys))
+                }
             };
-            let secret = secret(draft.secret, &what, &store, files, cx)?;
-            Some(Arc::new(JwtIssuer { secret: secret.0, ..draft.issuer }))
+            Some(Arc::new(JwtIssuer { keys, ..draft.issuer }))
         }));
     }
     let mut issuers: Vec<Arc<JwtIssuer>> = issuers.into_iter().collect::<Option<_>>()?;
     issuers.sort_by(|one, other| one.name.cmp(&other.name));
     Some((ApiKeys { environment: environment?.0, header: header?, pepper: pepper?.0 }, issuers))
+}
+
+/// The secrets of an issuer as keys.
+fn secret_keys(
+    name: &At<String>,
+    secrets: &Secrets<'_>,
+    shared: bool,
+    store: &Path,
+    files: SecretFiles,
+    cx: &mut Context<'_>,
+) -> Option<KeySet> {
+    let mut keys = Vec::new();
+    if secrets.single.is_some() || secrets.by_kid.is_empty() {
+        let what = Wanted {
+            what: &format!("the secret of issuer `{}`", name.value),
+            variable: "JWT_SECRET",
+            name: "jwt.secret",
+            key: "secret",
+            binds_store: false,
+            place: name.span,
+            shared,
+        };
+        let place = secrets.single.map_or(name.span, |pointer| pointer.span);
+        let secret = secret(secrets.single, &what, store, files, cx);
+        keys.push(secret.and_then(|secret| key(None, secrets.algorithm, &secret, place, cx)));
+    }
+    for (kid, pointer) in secrets.by_kid {
+        let what = Wanted {
+            what: &format!(
+                "the secret `{}` of issuer `{}`",
+                super::shorten(&kid.value),
+                name.value
+            ),
+            variable: "",
+            name: "",
+            key: "secrets",
+            binds_store: false,
+            place: kid.span,
+            shared,
+        };
+        let secret = secret(Some(pointer), &what, store, files, cx);
+        let kid = Some(kid.value.as_str());
+        keys.push(secret.and_then(|secret| key(kid, secrets.algorithm, &secret, pointer.span, cx)));
+    }
+    keys.into_iter().collect()
+}
+
+/// A secret as the key of an algorithm, which asks for as many bytes as its digest has.
+fn key(
+    kid: Option<&str>,
+    algorithm: Algorithm,
+    secret: &Secret,
+    place: Span,
+    cx: &mut Context<'_>,
+) -> Option<Key> {
+    let (length, least) = (secret.0.len(), algorithm.shortest_secret());
+    if length < least {
+        let short = format!("the secret is too short for {}", algorithm.name());
+        cx.report(
+            Diagnostic::error(short)
+                .at(place, format!("it has {length} bytes, at least {least} are needed"))
+                .help(format!("make one with `openssl rand -hex {}`", least.div_ceil(2))),
+        );
+        return None;
+    }
+    // The algorithm of secrets is checked where it is read.
+    Key::secret(kid, algorithm, &secret.0).ok()
 }
 
 fn check_header(header: &HeaderName, span: Span, cx: &mut Context<'_>) {
@@ -77,59 +136,6 @@ fn check_header(header: &HeaderName, span: Span, cx: &mut Context<'_>) {
             Diagnostic::error(format!("the header `{header}` cannot carry keys"))
                 .at(span, "it has another meaning")
                 .help("the default is `X-API-Key`"),
-        );
-    }
-}
-
-fn draft<'a>(
-    name: &'a At<String>,
-    jwt: &'a schema::Jwt,
-    plans: &Names<'_>,
-    cx: &mut Context<'_>,
-) -> Option<Draft<'a>> {
-    let owner = Owner { path: &["auth", "jwt", &name.value], span: name.span };
-    let leeway = cx.bounded(&jwt.leeway, Duration::ZERO, Duration::from_secs(60));
-    let texts = [jwt.issuer.as_ref(), Some(&jwt.consumer_claim), Some(&jwt.scopes_claim)];
-    for text in texts.into_iter().flatten().chain(&jwt.audiences) {
-        if text.value.is_empty() {
-            let empty = Diagnostic::error(format!("{} has an empty text", owner.subject()));
-            cx.report(empty.at(text.span, "this is empty").help("leave the key out"));
-        }
-    }
-    let plan = jwt.default_plan.as_ref();
-    let default_plan = plan.map(|plan| cx.reference(owner, "plan", "plans", plan, plans));
-    let compiled_name = cx.name(name);
-    let issuer = JwtIssuer {
-        name: compiled_name?,
-        secret: Vec::new(),
-        issuer: jwt.issuer.as_ref().map(|issuer| issuer.value.clone()),
-        audiences: jwt.audiences.iter().map(|audience| audience.value.clone()).collect(),
-        leeway: leeway?,
-        consumer_claim: jwt.consumer_claim.value.clone(),
-        scopes_claim: jwt.scopes_claim.value.clone(),
-        default_plan: match default_plan {
-            Some(plan) => Some(plan?),
-            None => None,
-        },
-    };
-    Some(Draft { issuer, name, secret: jwt.secret.as_ref() })
-}
-
-/// Two issuers must not be able to speak for each other.
-fn refuse_shared(issuers: &schema::Entries<schema::Jwt>, cx: &mut Context<'_>) {
-    for (index, (name, jwt)) in issuers.0.iter().enumerate() {
-        let secret = |jwt: &schema::Jwt| jwt.secret.as_ref().map(|it| it.value.text.clone());
-        let mut others = issuers.0.iter().take(index);
-        let Some((other, _)) = others.find(|(_, other)| secret(&other.value) == secret(&jwt.value))
-        else {
-            continue;
-        };
-        let message = format!("issuers `{}` and `{}` have one secret", other.value, name.value);
-        cx.report(
-            Diagnostic::error(message)
-                .at(name.span, "this one")
-                .at(other.span, "and this one")
-                .help("each could speak for the other; give each a `secret` of its own"),
         );
     }
 }

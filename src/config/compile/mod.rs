@@ -8,6 +8,8 @@ mod auth;
 mod cloudwatch;
 mod conflicts;
 mod fleet;
+mod issuer_keys;
+mod issuers;
 mod limits;
 mod matcher;
 mod plans;
@@ -28,6 +30,7 @@ use super::shape::Lost;
 use super::source::{Sources, Span};
 use super::value::{Bounded, Name, Written};
 use super::{Config, Fixed, PolicyDef, words};
+use crate::auth::JwksUrl;
 use crate::limits::Plan;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -105,10 +108,14 @@ impl Context<'_> {
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(invalid) => {
-                let secret = T::WHAT == super::secret::Pointer::WHAT;
+                // A URL with an `@` may have a password before it.
+                let secret = T::WHAT == super::secret::Pointer::WHAT
+                    || (T::WHAT == JwksUrl::WHAT && text.contains('@'));
                 let shown = if secret { "this".to_owned() } else { quoted(text) };
-                let message = format!("{shown} is not {}", T::WHAT);
-                self.report(Diagnostic::error(message).at(span, invalid.label).help(invalid.help));
+                let wrong = Diagnostic::error(format!("{shown} is not {}", T::WHAT))
+                    .at(span, invalid.label)
+                    .help(invalid.help);
+                self.report(if secret { wrong.hide_place() } else { wrong });
                 None
             }
         }

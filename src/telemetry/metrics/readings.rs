@@ -32,6 +32,10 @@ pub enum Metric {
     CacheEntries,
     /// Tasks of the fleet.
     FleetTasks,
+    /// Answers of URLs with keys of issuers, by `result`.
+    JwksFetches,
+    /// URLs with keys of issuers, by `state` of what is here of them.
+    JwksUrls,
     /// Decisions of limits without their counters, by `kind`.
     LimitFallbacks,
     /// Permits that were taken ahead of need, by `result`.
@@ -64,7 +68,7 @@ const COUNTER: MetricType = MetricType::COUNTER;
 const GAUGE: MetricType = MetricType::GAUGE;
 
 /// Name, help, labels and type of each.
-const SPECS: [(Metric, Spec); 15] = [
+const SPECS: [(Metric, Spec); 17] = [
     (
         Metric::CacheEntries,
         ("gateway_cache_entries", "Entries of the caches in process.", &["kind"], GAUGE),
@@ -72,6 +76,24 @@ const SPECS: [(Metric, Spec); 15] = [
     (
         Metric::FleetTasks,
         ("gateway_fleet_tasks", "Tasks that a share of a limit is divided by.", &[], GAUGE),
+    ),
+    (
+        Metric::JwksFetches,
+        (
+            "gateway_jwks_fetches_total",
+            "Questions to URLs for the keys of issuers.",
+            &["result"],
+            COUNTER,
+        ),
+    ),
+    (
+        Metric::JwksUrls,
+        (
+            "gateway_jwks_urls",
+            "URLs with keys of issuers: last answered, failing with older keys, or without keys.",
+            &["state"],
+            GAUGE,
+        ),
     ),
     (
         Metric::LimitFallbacks,
