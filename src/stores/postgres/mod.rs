@@ -35,6 +35,7 @@ mod settings;
 mod trust;
 mod usage;
 mod vitals;
+mod work;
 mod write;
 
 pub use error::PostgresError;
