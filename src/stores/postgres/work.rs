@@ -6,11 +6,12 @@
 use super::connection::Connection;
 use super::dial::Manager;
 use super::error::{PostgresError, Verdict};
+use super::lane::{Gate, Held};
 use super::pool::Pool;
 use bb8_postgres::bb8::PooledConnection;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
@@ -22,7 +23,8 @@ pub(super) struct Work<'p> {
     pub(super) pool: &'p Pool,
     /// Goes back to the pool before the lane is free.
     pub(super) connection: PooledConnection<'p, Manager>,
-    pub(super) _permit: SemaphorePermit<'p>,
+    pub(super) gate: &'p Gate,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Work<'_> {
@@ -117,6 +119,11 @@ impl Drop for Work<'_> {
         if self.connection.is_asking() {
             self.pool.dialer.marks.note_silence();
             self.pool.counters.lost.fetch_add(1, Ordering::Relaxed);
+            if let Some(permit) = self.permit.take() {
+                self.gate.held.fetch_add(1, Ordering::Relaxed);
+                let count = Arc::clone(&self.gate.held);
+                self.connection.hold.keep(Held { _permit: permit, count });
+            }
         }
     }
 }
