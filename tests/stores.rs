@@ -16,6 +16,13 @@ mod changes;
 mod denials;
 #[path = "stores/documents.rs"]
 mod documents;
+#[expect(
+    clippy::disallowed_methods,
+    dead_code,
+    reason = "it runs by itself, and PostgreSQL is met with some of what it can do"
+)]
+#[path = "lab/fault.rs"]
+mod fault;
 #[path = "lab/postgres.rs"]
 mod lab;
 #[path = "stores/postgres.rs"]

@@ -61,6 +61,8 @@ impl Place for Database {
     }
 }
 
+#[path = "postgres_bound.rs"]
+mod bound;
 #[path = "postgres_drills.rs"]
 mod drills;
 #[path = "postgres_schema.rs"]

@@ -65,7 +65,7 @@ pub(crate) struct Postgres {
     pub(crate) replica_url: Option<At<Text<Pointer>>>,
     /// File with the authority to trust, PEM; default: the system's.
     pub(crate) ca: Option<At<String>>,
-    /// Connections to the primary, and as many to the replica.
+    /// The most connections to the primary, and to the replica; 3 more at most beside them.
     #[schemars(range(min = 6, max = 100))]
     pub(crate) pool: At<u32>,
     /// Look-ups that reach PostgreSQL in a second; what is above is told to come back.

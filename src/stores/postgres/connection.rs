@@ -5,10 +5,13 @@
 //! that whoever stops waiting has nothing to do.
 //!
 //! Events are put in order by counting them, not by a clock: when one connection falls silent, those
-//! that have not answered since are under suspicion, for they may lead to the same dead machine.
+//! that have not answered since are under suspicion, for they may lead to the same dead machine. They are
+//! asked for a sign of life, since it may as well be a table that is locked; when one does not give it,
+//! all that have not answered since are given up.
 //!
 //! Must stay true: a connection on which a deadline passed is never used again.
 
+use super::seats::Hold;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tokio::sync::OnceCell;
@@ -21,6 +24,8 @@ pub(super) struct Marks {
     events: AtomicU64,
     /// The last time that one fell silent.
     silence: AtomicU64,
+    /// The last time that one under suspicion did not answer.
+    death: AtomicU64,
     /// The last time that one turned out to lead to the wrong server.
     wrong: AtomicU64,
     /// The history that the primary writes; zero where it is not known.
@@ -38,6 +43,12 @@ impl Marks {
     /// A connection fell silent.
     pub(super) fn note_silence(&self) {
         self.silence.store(self.event(), Ordering::Relaxed);
+        self.note_trouble();
+    }
+
+    /// A connection fell silent, and so did one that was asked for a sign of life.
+    pub(super) fn note_death(&self) {
+        self.death.store(self.event(), Ordering::Relaxed);
         self.note_trouble();
     }
 
@@ -74,8 +85,8 @@ pub(super) struct Connection {
     timeline: u32,
     born: u64,
     answered: AtomicU64,
-    asking: AtomicBool,
-    in_transaction: AtomicBool,
+    /// It knows what the connection is in the middle of.
+    pub(super) hold: Hold,
     spent: AtomicBool,
     pub(super) key: OnceCell<Statement>,
     pub(super) consumer: OnceCell<Statement>,
@@ -83,15 +94,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(client: Client, timeline: u32, marks: &Marks) -> Self {
+    pub(super) fn new(client: Client, hold: Hold, timeline: u32, marks: &Marks) -> Self {
         let born = marks.event();
         Self {
             client,
             timeline,
             born,
             answered: AtomicU64::new(born),
-            asking: AtomicBool::new(false),
-            in_transaction: AtomicBool::new(false),
+            hold,
             spent: AtomicBool::new(false),
             key: OnceCell::new(),
             consumer: OnceCell::new(),
@@ -101,12 +111,12 @@ impl Connection {
 
     /// A question goes out.
     pub(super) fn asks(&self) {
-        self.asking.store(true, Ordering::Relaxed);
+        self.hold.set_asking(true);
     }
 
     /// Its answer is there.
     pub(super) fn is_answered(&self, marks: &Marks) {
-        self.asking.store(false, Ordering::Relaxed);
+        self.hold.set_asking(false);
         self.answered.store(marks.event(), Ordering::Relaxed);
         if self.born > marks.silence.load(Ordering::Relaxed) {
             marks.is_troubled.store(false, Ordering::Relaxed);
@@ -115,12 +125,12 @@ impl Connection {
 
     /// Whether a question is out.
     pub(super) fn is_asking(&self) -> bool {
-        self.asking.load(Ordering::Relaxed)
+        self.hold.is_asking()
     }
 
     /// A transaction begins or ends.
     pub(super) fn set_in_transaction(&self, on: bool) {
-        self.in_transaction.store(on, Ordering::Relaxed);
+        self.hold.set_in_transaction(on);
     }
 
     /// It is not to be used again.
@@ -132,16 +142,16 @@ impl Connection {
     pub(super) fn is_broken(&self, marks: &Marks) -> bool {
         self.spent.load(Ordering::Relaxed)
             || self.is_asking()
-            || self.in_transaction.load(Ordering::Relaxed)
+            || self.hold.in_transaction()
             || self.client.is_closed()
             || self.timeline != marks.timeline()
             || self.born < marks.wrong.load(Ordering::Relaxed)
+            || self.answered.load(Ordering::Relaxed) < marks.death.load(Ordering::Relaxed)
     }
 
-    /// Whether it must not be handed out: broken, or under suspicion.
+    /// Whether it must not be handed out before it gave a sign of life.
     pub(super) fn is_doubtful(&self, marks: &Marks) -> bool {
-        self.is_broken(marks)
-            || self.answered.load(Ordering::Relaxed) < marks.silence.load(Ordering::Relaxed)
+        self.answered.load(Ordering::Relaxed) < marks.silence.load(Ordering::Relaxed)
     }
 }
 

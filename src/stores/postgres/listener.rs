@@ -7,6 +7,7 @@
 use super::Shared;
 use super::dial::timeline;
 use super::error::PostgresError;
+use super::seats::{Line, Seats};
 use super::settings::Server;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,9 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{AsyncMessage, Config, Error, SimpleQueryMessage, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, Error, SimpleQueryMessage};
 
 /// How long after it broke it is made again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -26,18 +25,20 @@ const ASKED_EVERY: Duration = Duration::from_secs(2);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whom writes tell is `write::CHANNEL`.
-const LISTEN: &str = "LISTEN datahub_gateway";
+const LISTEN: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; \
+                      SET tcp_keepalives_count = 3; LISTEN datahub_gateway";
 const ASK: &str = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
-
-type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+/// The one that listens, and one that was given up.
+const SEATS: u32 = 2;
 
 /// Listens until the store is closed.
 pub(super) async fn listen(store: Weak<Shared>) {
+    let seats = Seats::new(SEATS);
     loop {
         let Some((server, stir)) = store.upgrade().map(|shared| shared.to_listen()) else { return };
         for host in &server.hosts {
             // That the server is away is told by those who need it.
-            if let Err(error) = attend(&server, host, &stir, &store).await {
+            if let Err(error) = attend(&server, host, &seats, &stir, &store).await {
                 log::debug!(error:%; "PostgreSQL notifies of nothing");
             }
         }
@@ -49,22 +50,36 @@ pub(super) async fn listen(store: Weak<Shared>) {
 async fn attend(
     server: &Server,
     host: &Config,
+    seats: &Seats,
     stir: &Notify,
     store: &Weak<Shared>,
 ) -> Result<(), PostgresError> {
-    let within = ANSWERS_WITHIN;
-    let late = || PostgresError::Timeout { at: Arc::clone(&server.at), within };
-    let connected = timeout(within, host.connect(server.tls.clone())).await;
-    let connected = connected.map_err(|_| late())?;
-    let (client, link) = connected.map_err(|error| PostgresError::of_dial(&server.at, &error))?;
-    let mut ear = Ear { at: &server.at, link, stir };
+    let (client, line) = seats.call(host, server, ANSWERS_WITHIN).await?;
+    let mut ear = Ear { at: &server.at, line, stir };
+    let heard = hear(server, &client, &mut ear, store).await;
+    drop(client);
+    // It counts until the server has let go of it.
+    ear.line.end_alone();
+    heard
+}
+
+fn late(server: &Server) -> PostgresError {
+    PostgresError::Timeout { at: Arc::clone(&server.at), within: ANSWERS_WITHIN }
+}
+
+async fn hear(
+    server: &Server,
+    client: &Client,
+    ear: &mut Ear<'_>,
+    store: &Weak<Shared>,
+) -> Result<(), PostgresError> {
     let asked = ear.hear_until(client.simple_query(LISTEN));
-    timeout(within, asked).await.map_err(|_| late())??;
+    timeout(ANSWERS_WITHIN, asked).await.map_err(|_| late(server))??;
     // There may have been writes before.
-    stir.notify_one();
+    ear.stir.notify_one();
     while let Some(expected) = store.upgrade().map(|shared| shared.primary.timeline()) {
         let asked = ear.hear_until(client.simple_query(ASK));
-        let said = timeout(within, asked).await.map_err(|_| late())??;
+        let said = timeout(ANSWERS_WITHIN, asked).await.map_err(|_| late(server))??;
         let found = said.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).and_then(timeline),
             _ => None,
@@ -85,7 +100,7 @@ async fn attend(
 /// Takes what comes in.
 struct Ear<'e> {
     at: &'e Arc<str>,
-    link: tokio_postgres::Connection<Socket, Stream>,
+    line: Line,
     stir: &'e Notify,
 }
 
@@ -104,7 +119,7 @@ impl Ear<'_> {
             let message = tokio::select! {
                 biased;
                 done = &mut work => return done.map_err(|error| PostgresError::of(self.at, &error)),
-                message = poll_fn(|context| self.link.poll_message(context)) => message,
+                message = poll_fn(|context| self.line.link.poll_message(context)) => message,
             };
             match message {
                 Some(Ok(AsyncMessage::Notification(_))) => self.stir.notify_one(),

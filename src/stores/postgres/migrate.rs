@@ -88,8 +88,8 @@ pub async fn plan(store: &Postgres) -> Result<Vec<Migration>, PostgresError> {
     let planned = store.reactor.run(async move {
         let pool = &shared.primary;
         pool.within(shared.bounds.administration, async {
-            let client = pool.own().await?;
-            missing(pool, &client).await
+            let own = pool.own().await?;
+            missing(pool, &own.client).await
         })
         .await
     });
@@ -113,8 +113,8 @@ pub async fn apply(store: &Postgres) -> Result<Vec<Migration>, PostgresError> {
 
 /// Whether the database has the schema of this gateway.
 pub(super) async fn check(pool: &Pool) -> Result<(), PostgresError> {
-    let client = pool.own().await?;
-    let missing = missing(pool, &client).await?;
+    let own = pool.own().await?;
+    let missing = missing(pool, &own.client).await?;
     let Some(first) = missing.first() else { return Ok(()) };
     let found = match first.version - 1 {
         0 => "it has no schema".to_owned(),
@@ -125,7 +125,8 @@ pub(super) async fn check(pool: &Pool) -> Result<(), PostgresError> {
 
 async fn apply_on(pool: &Pool) -> Result<Vec<Migration>, PostgresError> {
     // The lock is the connection's, and ends with it.
-    let client = pool.own().await?;
+    let own = pool.own().await?;
+    let client = &own.client;
     let failed = |error: Error| PostgresError::of(&pool.at, &error);
     let wait = format!(
         "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
@@ -142,9 +143,9 @@ async fn apply_on(pool: &Pool) -> Result<Vec<Migration>, PostgresError> {
         }
     })?;
     client.batch_execute(TABLE).await.map_err(failed)?;
-    let missing = missing(pool, &client).await?;
+    let missing = missing(pool, client).await?;
     for migration in &missing {
-        apply_one(&client, migration).await.map_err(failed)?;
+        apply_one(client, migration).await.map_err(failed)?;
         log::info!(version = migration.version, name = migration.name; "applied a migration");
     }
     Ok(missing)

@@ -2,25 +2,30 @@
 //!
 //! Who asks comes in by a lane, and the lanes have connections of their own: a flood of look-ups keeps
 //! out neither the question for changes nor an operator, a slow operation keeps out no look-up, and a
-//! flood of new subjects of a quota keeps out nobody but its like.
+//! flood of new subjects of a quota keeps out nobody but its like. Requests have a set of connections of
+//! their own, on which the server ends a question soon after nobody waits for it any more.
+//!
+//! Who gave up a connection in the middle of a question keeps the lane's place until the server has let go
+//! of it, so that however the server hangs, it has no more connections than there may be.
 //!
 //! Must stay true: whoever waits here waits inside [`Pool::within`], so with a deadline; only so many
 //! questions of requests wait.
 
-use super::dial::{Dialer, Manager, Role};
-use super::error::{PostgresError, Verdict};
+use super::connection::Connection;
+use super::dial::{Dialer, Door, Manager, Role};
+use super::error::PostgresError;
+use super::lane::Gate;
+pub(super) use super::lane::Lane;
 use super::settings::{Bounds, Server};
 use super::vitals::{Counters, PoolVitals};
+pub(super) use super::work::{Value, Work};
 use crate::telemetry::Clock;
 use bb8_postgres::bb8::{self, PooledConnection, QueueStrategy, RunError};
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row};
 
 /// How often it is seen to that there is a connection.
 const TENDED_EVERY: Duration = Duration::from_millis(250);
@@ -34,21 +39,13 @@ const MOST_QUOTAS: u32 = 32;
 const FOR_CHANGES: u32 = 2;
 const FOR_ADMINISTRATION: u32 = 2;
 const FOR_QUOTAS: u32 = 1;
+/// The server ends a question of a request so long after nobody waits for it.
+const LET_GO: Duration = Duration::from_millis(200);
+/// It ends what is not asked for a request after these.
+const STATEMENT_WITHIN: Duration = Duration::from_secs(6);
+const LOCK_WITHIN: Duration = Duration::from_secs(4);
 /// The fewest connections with which nobody keeps the others out.
 pub(super) const FEWEST: u32 = FOR_CHANGES + FOR_ADMINISTRATION + FOR_QUOTAS + 1;
-
-/// What a question is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// For operators, and usage that is written down.
-    Administration,
-    /// For what has changed: asking for it, and loading it.
-    Changes,
-    /// For keys and consumers of requests.
-    LookUps,
-    /// For what was used of a quota, which a request asks too.
-    Quotas,
-}
 
 /// Why something was not done.
 pub(super) trait Reason {
@@ -66,34 +63,49 @@ impl Reason for PostgresError {
 pub(super) struct Pool {
     pub(super) at: Arc<str>,
     bounds: Bounds,
-    dialer: Arc<Dialer>,
-    /// Made by who first asks, on the reactor, since its work is to be done there.
-    connections: OnceLock<bb8::Pool<Manager>>,
+    pub(super) dialer: Arc<Dialer>,
+    requests: Set,
+    /// For all that is not asked for a request; a replica is asked for nothing else.
+    works: Option<Set>,
+    /// For a connection that is in no pool.
+    aside: Arc<Door>,
     administration: Gate,
     changes: Gate,
     look_ups: Gate,
     quotas: Gate,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 impl Pool {
     /// The connections to `server`; none is made yet.
     pub(super) fn new(server: &Server, role: Role, bounds: Bounds, clock: Clock) -> Self {
-        let reserved = match role {
-            Role::Primary => FEWEST - 1,
-            Role::Replica => 0,
+        let (works, quotas) = match role {
+            Role::Primary => (FOR_CHANGES + FOR_ADMINISTRATION, FOR_QUOTAS),
+            Role::Replica => (0, 0),
         };
-        let look_ups = bounds.connections.saturating_sub(reserved).max(1);
+        let requests = bounds.connections.saturating_sub(works).max(1);
+        let look_ups = requests.saturating_sub(quotas).max(1);
+        let longest = bounds.primary_look_up.max(bounds.replica_look_up).max(bounds.quotas);
+        let soon = longest + LET_GO;
         Self {
             at: Arc::clone(&server.at),
             bounds,
             dialer: Arc::new(Dialer::new(server, role, bounds.connect, clock)),
-            connections: OnceLock::new(),
+            requests: Set::new(requests, soon, soon),
+            works: (works > 0).then(|| Set::new(works, STATEMENT_WITHIN, LOCK_WITHIN)),
+            aside: Arc::new(Door::new(1, STATEMENT_WITHIN, LOCK_WITHIN)),
             administration: Gate::new(FOR_ADMINISTRATION, u32::MAX),
             changes: Gate::new(FOR_CHANGES, u32::MAX),
             look_ups: Gate::new(look_ups, MOST_LOOK_UPS),
             quotas: Gate::new(FOR_QUOTAS, MOST_QUOTAS),
             counters: Counters::default(),
+        }
+    }
+
+    fn set(&self, lane: Lane) -> &Set {
+        match (lane, &self.works) {
+            (Lane::Administration | Lane::Changes, Some(works)) => works,
+            _ => &self.requests,
         }
     }
 
@@ -109,11 +121,21 @@ impl Pool {
     /// Lets a request's question in, if not too many are.
     pub(super) fn admit(self: &Arc<Self>, lane: Lane) -> Result<Admitted, PostgresError> {
         let (gate, admitted) = (self.gate(lane), Admitted(Arc::clone(self), lane));
-        if gate.inside.fetch_add(1, Ordering::Relaxed) < gate.most {
+        if gate.inside.fetch_add(1, Ordering::Relaxed) < gate.most
+            && !gate.is_spent()
+            && !self.is_away(lane)
+        {
             return Ok(admitted);
         }
         self.counters.refuse();
         Err(PostgresError::Busy { at: Arc::clone(&self.at) })
+    }
+
+    /// Whether there is no connection, and no use in waiting for one: it is being tried to make one.
+    fn is_away(&self, lane: Lane) -> bool {
+        let connections = self.set(lane).connections.get();
+        self.dialer.marks.is_troubled()
+            && connections.is_some_and(|connections| connections.state().connections == 0)
     }
 
     /// Runs `work`, but not beyond `deadline`; a failure is counted and told.
@@ -142,16 +164,16 @@ impl Pool {
 
     /// Waits for a connection.
     pub(super) async fn take(&self, lane: Lane) -> Result<Work<'_>, PostgresError> {
-        let waiting = self.counters.wait();
-        let permit = self.gate(lane).permits.acquire().await;
+        let (waiting, gate) = (self.counters.wait(), self.gate(lane));
+        let permit = Arc::clone(&gate.permits).acquire_owned().await;
         let connection = match &permit {
-            Ok(_) => self.connection().await,
+            Ok(_) => self.connection(self.set(lane)).await,
             Err(_) => Err(self.stopped()),
         };
         waiting.end();
         let (permit, connection) = (permit.map_err(|_| self.stopped())?, connection?);
         self.counters.acquired.fetch_add(1, Ordering::Relaxed);
-        Ok(Work { pool: self, connection, _permit: permit })
+        Ok(Work { pool: self, connection, gate, permit: Some(permit) })
     }
 
     /// Waits for a connection, but not beyond `deadline`. That others are before is no fault of the server.
@@ -166,9 +188,13 @@ impl Pool {
         })
     }
 
-    async fn connection(&self) -> Result<PooledConnection<'_, Manager>, PostgresError> {
-        let connections = self.connections();
-        let mut failures = self.dialer.failures();
+    async fn connection<'p>(
+        &'p self,
+        set: &'p Set,
+    ) -> Result<PooledConnection<'p, Manager>, PostgresError> {
+        self.warm();
+        let connections = self.connections(set);
+        let mut failures = set.door.failures();
         let mut getting = pin!(connections.get());
         loop {
             tokio::select! {
@@ -192,7 +218,13 @@ impl Pool {
 
     /// Sees to it that there is a connection before one is needed. To be called on the reactor.
     pub(super) fn warm(&self) {
-        self.connections();
+        for set in self.sets() {
+            self.connections(set);
+        }
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &Set> {
+        std::iter::once(&self.requests).chain(&self.works)
     }
 
     /// The history that the primary writes; zero where it is not known yet.
@@ -201,14 +233,15 @@ impl Pool {
     }
 
     /// A connection of one's own, that is in no pool and ends with its use.
-    pub(super) async fn own(&self) -> Result<Client, PostgresError> {
-        self.dialer.dial().await.map(|connection| connection.client)
+    pub(super) async fn own(&self) -> Result<Connection, PostgresError> {
+        self.dialer.dial(&self.aside).await
     }
 
-    fn connections(&self) -> &bb8::Pool<Manager> {
-        self.connections.get_or_init(|| {
+    fn connections<'p>(&self, set: &'p Set) -> &'p bb8::Pool<Manager> {
+        set.connections.get_or_init(|| {
+            let (dialer, door) = (Arc::clone(&self.dialer), Arc::clone(&set.door));
             bb8::Pool::builder()
-                .max_size(self.bounds.connections)
+                .max_size(set.most)
                 .min_idle(1)
                 .max_lifetime(self.bounds.oldest)
                 .idle_timeout(IDLE_FOR)
@@ -218,17 +251,23 @@ impl Pool {
                 .test_on_check_out(true)
                 .reaper_rate(TENDED_EVERY)
                 .queue_strategy(QueueStrategy::Lifo)
-                .build_unchecked(Manager(Arc::clone(&self.dialer)))
+                .build_unchecked(Manager { dialer, door })
         })
     }
 
     /// How the connections fare.
     pub(super) fn vitals(&self) -> PoolVitals {
-        let state = self.connections.get().map(bb8::Pool::state);
+        let (mut connections, mut idle) = (0, 0);
+        for set in self.sets() {
+            let state = set.connections.get().map(bb8::Pool::state);
+            connections += set.door.seats.given_up();
+            connections += state.as_ref().map_or(0, |state| state.connections);
+            idle += state.as_ref().map_or(0, |state| state.idle_connections);
+        }
         PoolVitals {
             most: self.bounds.connections,
-            connections: state.as_ref().map_or(0, |state| state.connections),
-            idle: state.as_ref().map_or(0, |state| state.idle_connections),
+            connections,
+            idle,
             failed_to_connect: self.dialer.failed(),
             ..self.counters.read()
         }
@@ -245,18 +284,18 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Who may have a connection of a lane.
-struct Gate {
-    permits: Semaphore,
-    /// Those of requests that are under way or wait.
-    inside: AtomicU32,
+/// Connections whose questions the server ends alike.
+struct Set {
     most: u32,
+    door: Arc<Door>,
+    /// Made by who first asks, on the reactor, since its work is to be done there.
+    connections: OnceLock<bb8::Pool<Manager>>,
 }
 
-impl Gate {
-    fn new(connections: u32, most: u32) -> Self {
-        let permits = Semaphore::new(usize::try_from(connections).unwrap_or(1));
-        Self { permits, inside: AtomicU32::new(0), most }
+impl Set {
+    fn new(most: u32, statement: Duration, lock: Duration) -> Self {
+        let door = Arc::new(Door::new(most, statement, lock));
+        Self { most, door, connections: OnceLock::new() }
     }
 }
 
@@ -267,112 +306,5 @@ pub(super) struct Admitted(Arc<Pool>, Lane);
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.0.gate(self.1).inside.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A value for a statement.
-pub(super) type Value<'v> = &'v (dyn ToSql + Sync);
-
-/// A connection in use.
-pub(super) struct Work<'p> {
-    pool: &'p Pool,
-    /// Goes back to the pool before the lane is free.
-    connection: PooledConnection<'p, Manager>,
-    _permit: SemaphorePermit<'p>,
-}
-
-impl Work<'_> {
-    /// Where.
-    pub(super) fn at(&self) -> &Arc<str> {
-        &self.pool.at
-    }
-
-    /// The connection, to find what was prepared on it.
-    pub(super) fn connection(&self) -> &super::connection::Connection {
-        &self.connection
-    }
-
-    /// Waits for the answer to a question that this connection was asked.
-    pub(super) async fn ask<T>(
-        &self,
-        question: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, PostgresError> {
-        let marks = &self.pool.dialer.marks;
-        self.connection.asks();
-        let answer = question.await;
-        self.connection.is_answered(marks);
-        if answer.is_ok() {
-            self.pool.dialer.news.works();
-        }
-        answer.map_err(|error| {
-            let error = PostgresError::of(&self.pool.at, &error);
-            match error.verdict() {
-                Verdict::Kept => {}
-                Verdict::Gone => self.connection.give_up(),
-                Verdict::Wrong => {
-                    self.connection.give_up();
-                    marks.note_wrong();
-                }
-            }
-            self.pool.counters.count(&error);
-            error
-        })
-    }
-
-    /// The rows that a statement answers with.
-    pub(super) async fn rows(
-        &self,
-        sql: &str,
-        values: &[Value<'_>],
-    ) -> Result<Vec<Row>, PostgresError> {
-        self.ask(self.connection.client.query(sql, values)).await
-    }
-
-    /// The one row that a statement answers with.
-    pub(super) async fn row(&self, sql: &str, values: &[Value<'_>]) -> Result<Row, PostgresError> {
-        self.ask(self.connection.client.query_one(sql, values)).await
-    }
-
-    /// How many rows a statement touches.
-    pub(super) async fn change(
-        &self,
-        sql: &str,
-        values: &[Value<'_>],
-    ) -> Result<u64, PostgresError> {
-        self.ask(self.connection.client.execute(sql, values)).await
-    }
-
-    /// Begins a transaction with `sql`. It ends by [`Work::commit`] or [`Work::roll_back`]; a connection
-    /// that is left without is given up, and the server rolls back.
-    pub(super) async fn begin(&self, sql: &str) -> Result<(), PostgresError> {
-        self.connection.set_in_transaction(true);
-        self.ask(self.connection.client.batch_execute(sql)).await
-    }
-
-    /// Makes a transaction final.
-    pub(super) async fn commit(&self) -> Result<(), PostgresError> {
-        let done = self.ask(self.connection.client.batch_execute("COMMIT")).await;
-        self.connection.set_in_transaction(false);
-        done.map_err(|error| match error {
-            PostgresError::Lost { at, detail } => PostgresError::Unsure { at, detail },
-            other => other,
-        })
-    }
-
-    /// Undoes a transaction.
-    pub(super) async fn roll_back(&self) -> Result<(), PostgresError> {
-        let done = self.ask(self.connection.client.batch_execute("ROLLBACK")).await;
-        self.connection.set_in_transaction(false);
-        done
-    }
-}
-
-impl Drop for Work<'_> {
-    fn drop(&mut self) {
-        // Nobody waits for the answer any more: it took too long.
-        if self.connection.is_asking() {
-            self.pool.dialer.marks.note_silence();
-            self.pool.counters.lost.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
