@@ -61,7 +61,8 @@ def deploy() -> None:
 def task_definition(name: str) -> dict:
     """Of the service, of the migration as the stack has it, or a registered copy of that."""
     if name.startswith("gateway"):
-        return {"containerDefinitions": [{"name": "gateway", "image": state["runs"]}]}
+        secrets = [{"name": one, "valueFrom": f"arn:{one}"} for one in ("DATABASE_URL", "DATABASE_REPLICA_URL")]
+        return {"containerDefinitions": [{"name": "gateway", "image": state["runs"], "secrets": secrets}]}
     copies = state["registered"]
     image = copies[int(name.split(":")[1])] if ":" in name else "of the stack"
     options = {"awslogs-group": "/datahub/migrate", "awslogs-stream-prefix": "migrate"}
@@ -98,14 +99,18 @@ def ecs(command: str) -> None:
         definition = json.loads(option("cli-input-json"))
         assert "status" not in definition, "what AWS adds is not accepted by AWS"
         state["registered"].append(definition["containerDefinitions"][0]["image"])
+        state["definition"] = definition
         finish(f"datahub-migrate:{len(state['registered']) - 1}")
     if command == "run-task":
-        words = json.loads(option("overrides"))["containerOverrides"][0]["command"]
+        override = json.loads(option("overrides"))["containerOverrides"][0]
+        words = override["command"]
+        if "environment" in override:
+            state["given"] = {one["name"]: one["value"] for one in override["environment"]}
         assert json.loads(option("network-configuration"))["awsvpcConfiguration"]["subnets"]
         image = task_definition(option("task-definition"))["containerDefinitions"][0]["image"]
         if state.get("no_capacity"):
             finish({"tasks": [], "failures": [{"reason": "RESOURCE:ENI"}]})
-        state["calls"].append(f"task {image.split('@')[1]} {' '.join(words)}")
+        state["calls"].append(f"task {image.split('@')[-1]} {' '.join(words)}")
         state["looks"] = 0
         finish({"tasks": [{"taskArn": "arn:aws:ecs:us-east-1:123456789012:task/datahub-cluster/t1"}]})
     if command == "describe-tasks":
@@ -136,6 +141,8 @@ def aws() -> None:
     region = option("region")
     del arguments[arguments.index("--region") : arguments.index("--region") + 2]
     service, command = arguments[:2]
+    if state.get("refused") == f"{service} {command}":
+        finish(error="ThrottlingException")
     state["regions"] = sorted({*state.get("regions", []), region})
     if service == "sts":
         finish("123456789012")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ class Cloud:
         release = folder / "infra" / "release"
         release.write_bytes((ROOT / "infra" / "release").read_bytes())
         release.chmod(0o755)
+        (folder / "conf" / "environments").mkdir(parents=True)
+        shutil.copy(ROOT / "conf" / "environments" / "rds-ca.pem", folder / "conf" / "environments")
         source = FAKE.read_text().replace("/usr/bin/env python3", sys.executable)
         for fake in ("bin/aws", "bin/docker", "infra/deploy"):
             (folder / fake).write_text(source)
@@ -206,9 +209,108 @@ def test_words_that_make_no_sense_reach_nothing(cloud: Cloud, words: list[str]) 
     assert cloud["calls"] == []
 
 
+# (what AWS refuses, the command that asks for it).
+REFUSED = [
+    ("sts get-caller-identity", ["image", COMMIT]),
+    ("ecr batch-get-image", ["image", COMMIT]),
+    ("ecs describe-clusters", ["current"]),
+    ("ecs describe-services", ["current"]),
+    ("ecs describe-task-definition", ["current"]),
+    ("ecs describe-clusters", ["migrate", uri(NEW)]),
+    ("ecs describe-services", ["migrate", uri(NEW)]),
+    ("cloudformation describe-stacks", ["migrate", uri(NEW)]),
+    ("ecs register-task-definition", ["migrate", uri(NEW)]),
+    ("ecs run-task", ["migrate", uri(NEW)]),
+    ("ecs describe-tasks", ["migrate", uri(NEW)]),
+    ("ecs describe-clusters", ["rollback", uri(NEW)]),
+    ("cloudformation describe-stacks", ["rollback", uri(NEW)]),
+    ("sts get-caller-identity", ["standby", uri(NEW)]),
+    ("ecr batch-get-image", ["standby", uri(NEW)]),
+    ("ecs wait", ["update", uri(NEW)]),
+    ("ecs describe-services", ["update", uri(NEW)]),
+]
+
+
+@pytest.mark.parametrize(("refused", "words"), REFUSED)
+def test_what_aws_refuses_is_an_error_and_never_means_that_nothing_is_there(
+    cloud: Cloud, refused: str, words: list[str]
+) -> None:
+    cloud.state(refused=refused)
+    done = cloud.release("staging", *words)
+    assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
+    assert "ThrottlingException" in done.stderr and f"`aws {refused}` has failed" in done.stderr
+    # No look has been taken for an answer: nothing is pushed, and nothing deployed but what was asked for.
+    assert [call.split()[0] for call in cloud["calls"]] in ([], ["task"], ["deploy"] if words[0] == "update" else [])
+
+
+@pytest.mark.parametrize(("where", "secret"), [("primary", "DATABASE_URL"), ("replica", "DATABASE_REPLICA_URL")])
+def test_a_statement_is_run_by_psql_in_the_network_of_the_service(cloud: Cloud, where: str, secret: str) -> None:
+    statement = "SELECT pid, 'a \"b\"' FROM pg_stat_activity"
+    done = cloud.release("production", "sql", where, statement)
+    assert done.returncode == 0, done.stderr
+    assert "the log of the task" in done.stderr
+    definition = cloud["definition"]
+    (container,) = definition["containerDefinitions"]
+    # A family of its own: release after release takes the stack's, and nobody takes this for a migration.
+    assert definition["family"] == "datahub-sql" and "postgres:" in container["image"]
+    assert container["secrets"] == [{"name": "DATABASE_URL", "valueFrom": f"arn:{secret}"}]
+    assert container["environment"][0]["value"] == (ROOT / "conf/environments/rds-ca.pem").read_text()
+    # Of 64 KiB.
+    assert len(json.dumps(definition)) < 32_000
+    assert cloud["given"] == {"STATEMENT": statement}
+
+
+def test_the_line_of_the_container_gives_psql_the_statement_whole(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.release("production", "sql", "primary", "SELECT 1; SELECT '$x'")
+    line = cloud["calls"][-1].split(" ", 2)[2].replace("/tmp/ca.pem", f"{tmp_path}/ca.pem")
+    psql = tmp_path / "bin" / "psql"
+    psql.write_text('#!/bin/sh\nprintf "%s\\n" "$PGSSLROOTCERT" "$@"\n')
+    psql.chmod(0o755)
+    env = {"PATH": f"{psql.parent}:{os.environ['PATH']}", "CA": "an authority", "DATABASE_URL": "postgres://db"}
+    done = subprocess.run(["sh", "-c", line], env={**env, **cloud["given"]}, capture_output=True, text=True, check=True)
+    words = ["--no-psqlrc", "--set", "ON_ERROR_STOP=1", "postgres://db", "--command", "SELECT 1; SELECT '$x'"]
+    assert done.stdout.splitlines() == [f"{tmp_path}/ca.pem", *words]
+    assert (tmp_path / "ca.pem").read_text() == "an authority\n"
+
+
+def test_a_statement_that_fails_is_an_error(cloud: Cloud) -> None:
+    cloud.state(ended={"exitCode": 3})
+    done = cloud.release("production", "sql", "primary", "SELEKT")
+    assert done.returncode == 1 and "psql has failed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["live", "current"], "`live` is neither staging nor production"),
+        (["staging"], "wants a command"),
+        (["staging", "drop"], "unknown command `drop`"),
+        (["staging", "update"], "`update` takes other arguments"),
+        (["staging", "--region", "us-west-2", "current"], "unknown command `--region`"),
+        (["staging", "current", "--region", "us-west-2"], "options go before `staging`"),
+        (["--region", "us-east1", "staging", "current"], "nothing runs in `us-east1`"),
+        (["staging", "sql", "standby", "SELECT 1"], "`standby` is neither primary nor replica"),
+    ],
+)
+def test_wrong_words_are_told_which(cloud: Cloud, words: list[str], said: str) -> None:
+    done = cloud.release(*words)
+    assert done.returncode == 2 and said in done.stderr and cloud["calls"] == []
+
+
+@pytest.mark.parametrize("tool", ["aws", "jq"])
+def test_a_tool_that_is_missing_is_named(cloud: Cloud, tool: str) -> None:
+    folder = cloud.folder / "few"
+    folder.mkdir()
+    for name in ("bash", "dirname", *({"aws", "jq"} - {tool})):
+        found = shutil.which(name, path=f"{cloud.folder / 'bin'}:{os.environ['PATH']}")
+        (folder / name).symlink_to(str(found))
+    done = cloud.release("staging", "current", PATH=str(folder))
+    assert done.returncode == 1 and f"{tool} is missing" in done.stderr
+
+
 def test_help_names_every_command(cloud: Cloud) -> None:
     text = cloud.release("--help").stdout
-    assert all(f"  {command}" in text for command in ("image", "current", "migrate", "update", "rollback", "standby"))
+    assert all(f"  {command}" in text for command in ("image", "current", "migrate", "update", "rollback", "standby", "sql"))
 
 
 # What has no action of its own name: a login is a token, and to wait is to describe.
