@@ -6,6 +6,8 @@ service becomes steady after some looks, and us-east-1 can be gone. The real thi
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ WORLD: dict[str, Any] = {
     "compose_fails": False,
     "desired": {"us-east-1": 3, "us-west-2": 0},
     "capacity": {"us-east-1": [2, 10], "us-west-2": [0, 10]},
+    "running_there": [3, 1, 0],
     "starting": 2,
     "rollout": "COMPLETED",
     "health": ["503", "200"],
@@ -96,6 +99,9 @@ if command == "ecs update-service":
     done("{}")
 if command == "ecs describe-services":
     desired = world["desired"][region]
+    if "--query" in words and "runningCount" in option("--query"):
+        left = world["running_there"]
+        done(str(left.pop(0) if len(left) > 1 else left[0]))
     if "--query" in words:
         done(str(desired))
     ready = world["starting"] <= 0
@@ -114,6 +120,10 @@ class Run:
         self.path = folder / "world.json"
         self.bin = folder / "bin"
         self.bin.mkdir()
+        # A copy: it reads the parameters that lie beside it, and tests change them.
+        self.infra = folder / "infra"
+        shutil.copytree(INFRA / "parameters", self.infra / "parameters")
+        shutil.copy(INFRA / "failover", self.infra)
         for tool in ("aws", "curl"):
             script = self.bin / tool
             script.write_text(STAND_IN.replace("{python}", sys.executable))
@@ -138,9 +148,10 @@ class Run:
             "WORLD": str(self.path),
             "FAILOVER_PAUSE": "0",
             "FAILOVER_LOOKS": "12",
+            "FAILOVER_PATIENCE": "4",
         }
         return subprocess.run(
-            [str(INFRA / "failover"), *words], env=env, input=typed, capture_output=True, text=True, timeout=60
+            [str(self.infra / "failover"), *words], env=env, input=typed, capture_output=True, text=True, timeout=60
         )
 
 
@@ -212,6 +223,52 @@ def test_it_goes_on_without_the_first_region(failover: Run) -> None:
     assert "us-east-1 does not answer" in done.stderr
 
 
+def test_it_waits_until_no_task_of_the_first_region_runs(failover: Run) -> None:
+    done = failover("--yes", "production")
+
+    assert done.returncode == 0 and failover.world["running_there"] == [0]
+    assert "NOT WAITED FOR" not in done.stderr
+
+
+@pytest.mark.parametrize(("left", "told"), [([2], "2"), (["failed"], "failed")])
+def test_tasks_that_do_not_stop_are_told_and_do_not_stop_it(failover: Run, left: list, told: str) -> None:
+    failover.set(running_there=left)
+    done = failover("--yes", "production")
+
+    assert done.returncode == 0, done.stderr
+    assert f"NOT WAITED FOR: tasks that still run in us-east-1 (the last look: {told})" in done.stderr
+
+
+def test_a_check_looks_changes_nothing_and_names_what_a_later_step_would_be_refused_for(failover: Run) -> None:
+    done = failover("production", "--check")
+
+    assert done.returncode == 1 and failover.world["calls"] == []
+    assert "seconds behind" in done.stderr
+    for name in ("PageEndpoint=", "NotifyEndpoint=", "DomainName=", "HostedZoneId=Z0", "PrimaryKeyArn="):
+        assert name in done.stderr
+
+    for path in (failover.infra / "parameters" / "production" / "us-west-2").glob("*.json"):
+        real = path.read_text().replace("example.com", "datahub.dev").replace("111122223333", "123456789012")
+        path.write_text(real.replace("Z00000000000000000000", "Z0123456789ABCDEFGHIJ"))
+    done = failover("--check", "production")
+    assert done.returncode == 0 and "all is there" in done.stderr, done.stderr
+    assert failover.world["calls"] == []
+
+
+def test_placeholders_do_not_hold_up_a_failover(failover: Run) -> None:
+    done = failover("--yes", "production")
+    assert done.returncode == 0 and "still has placeholders" in done.stderr
+
+
+def test_what_it_names_as_the_next_step_is_a_route_that_is_there(failover: Run) -> None:
+    done = failover("--dry-run", "production")
+    assert done.returncode == 0
+    said = failover("--yes", "production").stderr
+    route = re.search(r"SMOKE_KEY=\S+ infra/smoke --route (\S+) https://api.example.com", said)
+    assert route is not None
+    assert f'path = "{route[1]}"' in (INFRA.parent / "conf/environments/recovery/routes.toml").read_text()
+
+
 def test_a_drill_leaves_the_first_region_alone(failover: Run) -> None:
     assert failover("--yes", "--no-fence", "production").returncode == 0
     assert failover.calls == IN_ORDER[2:]
@@ -276,7 +333,7 @@ def test_a_dry_run_looks_at_nothing_and_prints_what_it_would_do(failover: Run) -
     assert [[words[2], " ".join(words[3:5])] for words in printed] == IN_ORDER
 
 
-@pytest.mark.parametrize("words", [[], ["staging"], ["live"], ["production", "us-east-1"], ["--force", "production"]])
+@pytest.mark.parametrize("words", [[], ["staging"], ["live"], ["production", "us-east-1"], ["--force", "production"], ["--check", "--dry-run", "production"]])
 def test_other_words_are_refused(failover: Run, words: list[str]) -> None:
     done = failover(*words)
 
