@@ -30,6 +30,8 @@ if "describe-stacks" in words:
     stack = words[words.index("--stack-name") + 1]
     if "broken" in state:
         sys.exit(state["broken"])
+    if stack == state.get("refuses"):
+        sys.exit("ThrottlingException")
     if stack not in state["stacks"]:
         sys.exit(f"An error occurred (ValidationError): Stack with id {{stack}} does not exist")
     print(json.dumps(state["stacks"][stack]))
@@ -159,6 +161,21 @@ def test_a_template_that_is_too_long_for_a_request_goes_by_the_bucket(operator: 
     assert after(operator.calls()[0], "--s3-bucket") == ["templates"]
 
 
+def test_the_bucket_is_not_called_missing_because_aws_does_not_answer(operator: Operator) -> None:
+    template = operator.folder / "infra" / "edge.yaml"
+    template.write_text(template.read_text() + "#" * 51_200)
+    operator.state(stacks={}, refuses="datahub-pipeline")
+    done = operator.deploy("staging", "edge")
+    assert done.returncode == 1 and operator.calls() == []
+    assert "ThrottlingException" in done.stderr and "deploy pipeline first" not in done.stderr
+
+
+def test_values_that_cannot_be_read_are_not_taken_for_none(operator: Operator) -> None:
+    (operator.folder / "infra/parameters/staging/network.json").write_text('{"Parameters": {')
+    done = operator.deploy("staging", "network")
+    assert done.returncode == 1 and "is not JSON" in done.stderr and operator.calls() == []
+
+
 def test_data_replicates_nothing_before_there_is_a_place_for_it(operator: Operator) -> None:
     pipeline = {**described("production"), "Outputs": [{"OutputKey": "TemplateBucket", "OutputValue": "templates"}]}
     operator.state(stacks={"datahub-pipeline": pipeline})
@@ -179,6 +196,26 @@ def test_what_ships_as_an_example_is_not_deployed(operator: Operator) -> None:
     done = operator.deploy("staging", "edge")
     assert done.returncode == 1 and "placeholders: DomainName=" in done.stderr, done.stderr
     assert operator.calls() == []
+
+
+@pytest.mark.parametrize("value", ["https://pager.example.com/hook", "team@example.com", "https://example.org"])
+def test_an_address_that_is_nobodys_is_a_placeholder_wherever_it_stands(operator: Operator, value: str) -> None:
+    path = operator.folder / "infra/parameters/staging/edge.json"
+    path.write_text(json.dumps({"Parameters": {"Environment": "staging", "DomainName": value}}))
+    done = operator.deploy("staging", "edge")
+    assert done.returncode == 1 and "placeholders" in done.stderr and operator.calls() == []
+
+
+def test_options_may_stand_after_the_words(operator: Operator) -> None:
+    done = operator.deploy("production", "us-west-2", "pipeline", "--dry-run")
+    assert done.returncode == 0 and operator.calls() == [], done.stderr
+    assert done.stdout.startswith("aws --region us-west-2 cloudformation deploy")
+
+
+@pytest.mark.parametrize("region", ["us-east1", "us-east-2", "useast1", "eu-west"])
+def test_a_region_that_is_misspelt_is_not_called_a_stack(operator: Operator, region: str) -> None:
+    done = operator.deploy("production", region, "edge")
+    assert done.returncode == 2 and f"nothing is deployed to `{region}`" in done.stderr
 
 
 def test_a_dry_run_prints_the_commands_and_asks_nobody(operator: Operator) -> None:
