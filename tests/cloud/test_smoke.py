@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import threading
@@ -133,11 +134,28 @@ def test_nobody_there_is_a_failure(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
-    [[], ["http://example.com"], ["example.com"], ["--route", "orders", "https://a.example"], ["--wait"], ["-x"]],
+    ("words", "said"),
+    [
+        ([], "usage:"),
+        (["http://example.com"], "neither https nor on this machine"),
+        (["example.com"], "neither https nor on this machine"),
+        (["https://a.example", "https://b.example"], "wants one URL, not 2"),
+        (["--route", "orders", "https://a.example"], "begins with /, not `orders`"),
+        (["https://a.example", "--wait", "soon"], "whole seconds, not `soon`"),
+        (["--wait"], "--wait needs a value"),
+        (["-x"], "unknown option `-x`"),
+    ],
 )
-def test_words_that_make_no_sense_ask_nobody(words: list[str]) -> None:
-    assert smoke(*words).returncode == 2
+def test_words_that_make_no_sense_ask_nobody_and_are_told_why(words: list[str], said: str) -> None:
+    done = smoke(*words)
+    assert done.returncode == 2 and said in done.stderr and done.stdout == ""
+
+
+def test_a_tool_that_is_missing_is_named(tmp_path: Path) -> None:
+    for name in ("bash", "curl", "openssl"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    done = smoke("https://a.example", PATH=str(tmp_path))
+    assert done.returncode == 2 and "jq is missing" in done.stderr
 
 
 def certificate(folder: Path, days: int) -> ssl.SSLContext:
