@@ -190,6 +190,17 @@ def test_the_hosted_workflow_runs_the_steps_of_the_local_one() -> None:
         assert words == ".ci/tools build" or f"{words}\n" in hosted + "\n" or f"{words} " in hosted, command
 
 
+def test_what_the_soak_needs_root_for_is_run_by_root_and_built_by_the_user() -> None:
+    command = ["make", "--dry-run", "soak"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "MAKEFLAGS": ""}, capture_output=True, text=True)
+    [line] = [one for one in done.stdout.replace("\\\n", " ").splitlines() if "--bench capacity" in one]
+    runner = re.search(r"runner='(.*?)'", line)
+    assert runner is not None and line.startswith("cargo bench") and "CAPACITY_ENFORCE=1" in runner[1]
+    text = (ROOT / "Makefile").read_text()
+    assert "runner='$(AS_ROOT) env" in text and text.index("AS_ROOT =") < text.index("\nsoak:")
+    assert "make soak" in workflows.commands("scheduled", "soak")
+
+
 def test_every_test_has_a_stage_in_the_coverage() -> None:
     there = {path.stem for path in (ROOT / "tests").glob("*.rs")}
     there |= {path.parent.name for path in (ROOT / "tests").glob("*/main.rs")}
@@ -228,6 +239,28 @@ def test_a_deployment_that_fails_or_is_stopped_is_taken_back_once_the_service_wa
     assert "steps.standby.outcome == 'skipped'" in found["if"]
     assert step("deploy", "deploy", "The standby in the recovery region")["id"] == "standby"
     assert found is load("deploy")["jobs"]["deploy"]["steps"][-1]
+
+
+@pytest.mark.parametrize(
+    ("release", "status", "kept"),
+    [("echo uri@sha256:1", 0, "BEFORE=uri@sha256:1\n"), ("exit 1", 1, ""), ("true", 1, "")],
+    ids=["runs", "AWS does not answer", "there is no service"],
+)
+def test_a_deployment_that_cannot_tell_what_runs_goes_no_further(
+    tmp_path: Path, release: str, status: int, kept: str
+) -> None:
+    found = step("deploy", "deploy", "Remember what runs now")
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "release").write_text(f"#!/bin/sh\n{release}\n")
+    (tmp_path / "infra" / "release").chmod(0o755)
+    (tmp_path / "env").touch()
+    env = {**os.environ, "GITHUB_ENV": str(tmp_path / "env"), "ENVIRONMENT": "staging"}
+    # As GitHub runs it.
+    command = ["bash", "-e", "-c", found["run"]]
+    assert subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode == status
+    assert (tmp_path / "env").read_text() == kept
+    # So the way back is never left out for want of an image.
+    assert "BEFORE" not in step("deploy", "deploy", "Take it back")["if"]
 
 
 SETTINGS = {
