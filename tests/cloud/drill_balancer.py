@@ -152,7 +152,9 @@ class Weather:
     healthy: tuple[float, ...] = (3, 3, 3)
     connections_primary: float = 60
     connections_replica: float = 50
-    replica_behind: float = 20e6
+    # Seconds, and bytes.
+    replica_behind: float = 2
+    not_received: float = 20e6
     rotation_errors: float = 0
 
 
@@ -205,7 +207,8 @@ class Aws:
         of_databases = [
             _datum("DatabaseConnections", ("DatabaseInstance",), weather.connections_primary),
             _datum("DatabaseConnections", ("ReplicaInstance",), weather.connections_replica),
-            _datum("OldestReplicationSlotLag", ("DatabaseInstance",), weather.replica_behind),
+            _datum("ReplicaLag", ("ReplicaInstance",), weather.replica_behind),
+            _datum("OldestReplicationSlotLag", ("DatabaseInstance",), weather.not_received),
         ]
         # Of the function that ran.
         of_functions = [

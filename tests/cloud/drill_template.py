@@ -6,7 +6,7 @@ from typing import Any
 
 import templates
 
-# What the other stacks export, and a MaxConnections to have a share of.
+# What the other stacks export.
 EXPORTS = {
     "datahub-ClusterName": "datahub-cluster",
     "datahub-ServiceName": "datahub-gateway",
@@ -14,7 +14,7 @@ EXPORTS = {
     "datahub-TargetGroup": "targetgroup/datahub/fedcba9876543210",
     "datahub-DatabaseInstance": "datahub-primary",
     "datahub-ReplicaInstance": "datahub-replica",
-    "datahub-MaxConnections": "1600",
+    "datahub-MaxConnections": str(templates.load("data")["Parameters"]["MaxConnections"]["Default"]),
 }
 NO_VALUE = object()
 KINDS = {"AWS::CloudWatch::Alarm": "metric", "AWS::CloudWatch::CompositeAlarm": "composite"}
