@@ -1,6 +1,7 @@
 """infra/README.md against what it describes: stacks, secrets, parameters, files and commands."""
 
 import re
+import tomllib
 
 import pytest
 import templates
@@ -44,6 +45,28 @@ def test_a_command_that_is_named_is_there(script: str) -> None:
 def test_a_parameter_that_is_named_is_one(name: str) -> None:
     assert f"`{name}" in TEXT
     assert any(name in templates.load(stack).get("Parameters", {}) for stack in templates.names())
+
+
+def test_the_plan_of_the_smoke_allows_what_the_smoke_load_asks() -> None:
+    plan = re.search(r'"username":"smoke","plan":"(\w+)"', TEXT)
+    assert plan is not None
+    for folder in ("production", "staging"):
+        plans = tomllib.loads((templates.ROOT / "conf/environments" / folder / "plans.toml").read_text())["plans"]
+        rates = [limit["rate"] for limit in plans[plan[1]]["limits"].values() if "rate" in limit]
+        assert rates and all(rate.endswith("/s") and int(rate.split("/")[0]) >= 20 for rate in rates), folder
+
+
+COMMANDS = re.findall(r"infra/(release|failover|smoke|deploy) ([^`\n]*)", "\n".join(
+    path.read_text() for path in sorted(templates.INFRA.glob("*.md"))
+))
+
+
+@pytest.mark.parametrize(("script", "words"), COMMANDS)
+def test_a_command_that_is_shown_has_options_that_the_script_knows(script: str, words: str) -> None:
+    known = (templates.INFRA / script).read_text()
+    # `migrate --dry-run` is the gateway's.
+    for option in re.findall(r"(?<![\w-])--[a-z-]+", words.split("migrate --")[0]):
+        assert f"{option})" in known or f" {option} |" in known or f"{option} |" in known, option
 
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
