@@ -108,3 +108,9 @@ def an_alarm_that_is_off_by_default_returns_two_series(shipped: Shipped) -> None
 @mistake("names_follow_health")
 def a_name_is_not_checked_from_outside(shipped: Shipped) -> None:
     del properties(shipped, "service", RECORD)["HealthCheckId"]
+
+
+@mistake("names_follow_health")
+def a_primary_name_behind_cloudfront_has_no_health_check(shipped: Shipped) -> None:
+    name = shipped.templates["service"]["Resources"]["Name"]["Properties"]
+    name["HealthCheckId"] = {"Fn::If": ["LeadsToCloudFront", {"Ref": "AWS::NoValue"}, name["HealthCheckId"]]}

@@ -111,13 +111,14 @@ def names_follow_health(shipped: Shipped) -> Iterator[str]:
         for key, record in place.resources("AWS::Route53::RecordSet").items():
             if "Failover" not in record:
                 continue
+            # Route 53 takes no primary record without one, whatever it leads to.
+            if record["Failover"] == "PRIMARY" and not record.get("HealthCheckId"):
+                yield f"{place}: {key}: has no health check"
             target = record.get("AliasTarget", {})
             if target.get("HostedZoneId") == CLOUDFRONT:
                 continue
             if not true(target.get("EvaluateTargetHealth")):
                 yield f"{place}: {key}: leads to a balancer without healthy tasks"
-            if record["Failover"] == "PRIMARY" and not record.get("HealthCheckId"):
-                yield f"{place}: {key}: has no health check"
             if record.get("SetIdentifier") != place.region:
                 yield f"{place}: {key}: is called {record.get('SetIdentifier')}"
         for key, check in place.resources("AWS::Route53::HealthCheck").items():
