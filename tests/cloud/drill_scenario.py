@@ -165,7 +165,7 @@ ACTS = (
             "datahub-revocation-slow": "the transaction that revokes a key stays open for 2 s",
             "datahub-high-memory": "made up: 91 %",
             "datahub-db-connections-replica": "made up: 430 of 500",
-            # A long report: what it shows gets old, and it receives all the same.
+            # What it shows gets old, and it receives all the same.
             "datahub-replica-behind": "made up: 900 s, with nothing that it has not received",
         },
     ),
