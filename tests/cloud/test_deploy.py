@@ -268,8 +268,12 @@ def test_the_first_service_has_no_tasks_before_the_tables_are_there(operator: Op
     done = operator.deploy("--first", "--image", image(), "production", "service")
     assert done.returncode == 0, done.stderr
     calls = [words for words in operator.calls() if words[4:5] != ["update-termination-protection"]]
-    assert [words[0] for words in calls] == ["aws", "release", "aws"]
-    without, with_tasks = (dict(one.split("=", 1) for one in after(calls[at], "--parameter-overrides")) for at in (0, 2))
+    assert [words[0] for words in calls] == ["aws", "release", "aws", "aws"]
+    without, with_tasks, last = (
+        dict(one.split("=", 1) for one in after(calls[at], "--parameter-overrides")) for at in (0, 2, 3)
+    )
+    # Else an update that is taken back would take the number of tasks back, too.
+    assert last["CountSetBy"] == "scaling"
     assert (without["DesiredCount"], without["MinTasks"], without["CountSetBy"]) == ("0", "0", "template")
     assert (with_tasks["DesiredCount"], with_tasks["MinTasks"], with_tasks["CountSetBy"]) == ("3", "2", "template")
     assert without["Image"] == with_tasks["Image"] == image()
@@ -283,12 +287,23 @@ def test_a_first_migration_that_fails_starts_no_tasks(operator: Operator) -> Non
     assert len(made(operator.calls())) == 1
 
 
+def test_a_first_time_that_went_wrong_is_begun_again(operator: Operator) -> None:
+    stack = described("staging")
+    stack["Parameters"] = [one for one in stack["Parameters"] if one["ParameterKey"] != "CountSetBy"]
+    stack["Parameters"].append({"ParameterKey": "CountSetBy", "ParameterValue": "template"})
+    operator.state(stacks={"datahub-service": stack})
+    done = operator.deploy("--first", "--image", image(), "staging", "service")
+    assert done.returncode == 0, done.stderr
+    assert [words[0] for words in operator.calls()] == ["aws", "release", "aws", "aws"]
+
+
 def test_a_first_standby_has_no_tasks_and_migrates_nothing(operator: Operator) -> None:
     done = operator.deploy("--first", "--image", image("us-west-2"), "production", "us-west-2", "service")
     assert done.returncode == 0, done.stderr
     calls = [words for words in operator.calls() if "update-termination-protection" not in words]
-    assert [words[0] for words in calls] == ["aws"]
+    assert [words[0] for words in calls] == ["aws", "aws"]
     assert {"DesiredCount=0", "MinTasks=0"} <= set(after(calls[0], "--parameter-overrides"))
+    assert "CountSetBy=scaling" in after(calls[1], "--parameter-overrides")
 
 
 def test_a_change_of_the_template_leaves_image_and_number_alone(operator: Operator) -> None:
