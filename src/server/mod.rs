@@ -49,6 +49,8 @@ const TOKENS: usize = 100_000;
 const PUBLISH: Duration = Duration::from_secs(2);
 /// How long a start waits for the keys of issuers: tokens get 503 where none have come.
 const KEYS: Duration = Duration::from_millis(3500);
+/// How long the store may take to be handed the last usage at the end.
+const HAND_OVER: Duration = Duration::from_secs(3);
 /// How long logs may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -360,7 +362,7 @@ impl Process {
             Ending::Signal => log::warn!("a second signal ends the process at once"),
         }
         // A flush that is cut off, or fails, leaves what it could not hand over.
-        let usage = tokio::time::timeout(FLUSH, self.usage.flush());
+        let usage = tokio::time::timeout(HAND_OVER, self.usage.flush());
         drop(tokio::join!(usage, finish(self.cloudwatch.take())));
         self.usage.tell_lost();
         if let Err(error) = self.access_log.flush_and_close(FLUSH) {
