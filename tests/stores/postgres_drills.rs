@@ -249,15 +249,21 @@ async fn connections_that_the_server_ends_cost_no_answer() {
     let database = shared().database();
     migrated(shared(), &database);
     let store = open(&shared().url(&database), None, patient(), Clock::system());
-    for number in 0..5 {
-        store.add_consumer(&me(), consumer(&format!("c{number}"))).await.unwrap();
+    store.add_consumer(&me(), consumer("c0")).await.unwrap();
+    for number in 1..6 {
+        // As many connections as there may be, so that many are dead at once.
+        let crowd = (0..32).map(|_| store.look_up_consumer("c0", 0));
+        for answer in futures_util::future::join_all(crowd).await {
+            assert!(matches!(answer, Answer::Known { .. }), "{answer:?}");
+        }
         let end = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
              WHERE datname = '{database}' AND usename = '{USER}'"
         );
         assert_ne!(shared().sql("postgres", &end), "0");
         let answer = store.look_up_consumer("c0", 0).await;
-        assert!(matches!(answer, Answer::Known { .. }), "{answer:?}");
+        assert!(matches!(answer, Answer::Known { .. }), "{answer:?}: {:?}", store.vitals());
+        store.add_consumer(&me(), consumer(&format!("c{number}"))).await.unwrap();
     }
 }
 

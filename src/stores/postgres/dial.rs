@@ -189,6 +189,11 @@ impl Dialer {
             Err(error @ PostgresError::Busy { .. }) => {
                 door.failure.send_replace(Some(error.clone()));
             }
+            // It was made, and ended; the next may well stand.
+            Err(error @ PostgresError::Lost { .. }) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                door.failure.send_replace(Some(error.clone()));
+            }
             Err(error) => {
                 self.marks.note_trouble();
                 self.failures.fetch_add(1, Ordering::Relaxed);

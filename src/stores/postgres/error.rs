@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Error;
 
+/// What a connection is told that somebody ends (`pg_terminate_backend`), or that the server ends as it
+/// stops.
+const ADMIN_SHUTDOWN: &str = "57P01";
+
 /// Why PostgreSQL cannot do what it was asked to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PostgresError {
@@ -268,9 +272,11 @@ impl PostgresError {
 
     /// What an error on the way to a connection means.
     pub(super) fn of_dial(at: &Arc<str>, error: &Error) -> Self {
-        if error.as_db_error().is_some() {
+        if let Some(answer) = error.as_db_error() {
+            // Somebody ended this one connection; the server is there, and takes another.
+            let is_ended = answer.code().code() == ADMIN_SHUTDOWN;
             return match Self::of(at, error) {
-                Self::Lost { at, detail } => Self::Unreachable { at, detail },
+                Self::Lost { at, detail } if !is_ended => Self::Unreachable { at, detail },
                 other => other,
             };
         }
@@ -301,7 +307,7 @@ impl PostgresError {
                 Self::Older { at, found: detail, known: super::migrate::KNOWN }
             }
             // Statements that were prepared before the schema changed, or that somebody dropped.
-            "0A000" | "26000" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => {
+            "0A000" | "26000" | ADMIN_SHUTDOWN | "57P02" | "57P03" | "57P05" | "25P03" => {
                 Self::Lost { at, detail }
             }
             _ if code.starts_with("08") => Self::Lost { at, detail },

@@ -80,11 +80,14 @@ fn answer<T>(
     })
 }
 
-/// Asks, and asks once more where the connection turns out to be dead.
+/// Asks, and asks again where the connection turns out to be dead: all that stood may be.
 async fn ask(pool: &Pool, question: &Question) -> Result<Row, PostgresError> {
-    match ask_once(pool, question).await {
-        Err(error) if error.is_passing() => ask_once(pool, question).await,
-        answer => answer,
+    let mut tries = 0;
+    loop {
+        match ask_once(pool, question).await {
+            Err(error) if error.is_passing() && tries < pool.most() => tries += 1,
+            answer => return answer,
+        }
     }
 }
 

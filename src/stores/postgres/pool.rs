@@ -109,6 +109,11 @@ impl Pool {
         }
     }
 
+    /// How many connections there may be, and so how many may turn out to be dead.
+    pub(super) const fn most(&self) -> u32 {
+        self.bounds.connections
+    }
+
     fn gate(&self, lane: Lane) -> &Gate {
         match lane {
             Lane::Administration => &self.administration,

@@ -22,8 +22,8 @@ use tokio_postgres::types::ToSql;
 
 /// Whom a write tells.
 pub(super) const CHANNEL: &str = "datahub_gateway";
-/// How often a write is tried.
-const TRIES: u32 = 4;
+/// How often a write is tried: once more than it has connections that may turn out to be dead.
+const TRIES: u32 = 5;
 
 const BEGIN: &str = "BEGIN; SELECT n FROM revision FOR UPDATE";
 
