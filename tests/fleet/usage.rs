@@ -148,11 +148,23 @@ async fn a_quota_holds_over_the_fleet_through_a_flush_of_redis_and_a_restart_of_
         "a quota of 300: {} before a flush, {} after it, {} after a restart",
         100, 100, third.0
     );
-    // A task that is done may still hold a few ahead of need; they go back within a second.
-    assert!((90..=100).contains(&third.0), "300 in a month, whatever happened: {third:?}");
+    // A task that is done may still hold a few ahead of need; they go back within a second. On a busy
+    // machine a task may hear too late what was used: it lets one through on its own account, and says so.
+    let most = 100 + on_own_account(&fleet).await;
+    assert!((90..=most).contains(&third.0), "300 in a month, whatever happened: {third:?}");
     tokio::time::sleep(FLUSHED).await;
     let rest = send(&fleet, &key, "/", 5).await;
-    assert!(third.0 + rest.0 <= 100, "{third:?} and then {rest:?}");
+    assert!(third.0 + rest.0 <= most, "{third:?} and then {rest:?}");
     tokio::time::sleep(FLUSHED).await;
-    assert!(third.0 + rest.0 + send(&fleet, &key, "/", 3).await.0 <= 100, "and none after that");
+    assert!(third.0 + rest.0 + send(&fleet, &key, "/", 3).await.0 <= most, "and none after that");
+}
+
+/// Requests that found no counters in time, and of which each task may let through one.
+async fn on_own_account(fleet: &Fleet) -> u64 {
+    let mut all = 0;
+    for task in &fleet.tasks {
+        let late = task.metrics().await.sum("limit_fallbacks_total", &[("kind", "share")]);
+        all += u64::from(late > 0.0);
+    }
+    all
 }
