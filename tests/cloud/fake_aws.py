@@ -130,6 +130,8 @@ def cloudformation(command: str) -> None:
         state["stack"] = ["UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"]
         state["runs"] = state["before"]
         finish()
+    if "Parameters" in option("query"):
+        finish(state.get("environment", "staging"))
     if "StackStatus" in option("query"):
         states = state.setdefault("stack", ["UPDATE_COMPLETE"])
         finish(states.pop(0) if len(states) > 1 else states[0])

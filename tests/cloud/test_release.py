@@ -130,6 +130,14 @@ def test_a_migration_that_does_not_succeed_is_an_error(cloud: Cloud, trouble: di
     assert not [call for call in cloud["calls"] if call.startswith("deploy")]
 
 
+@pytest.mark.parametrize("words", [["migrate", uri(NEW)], ["rollback", uri(NEW)], ["sql", "primary", "SELECT 1"]])
+def test_the_account_of_the_other_environment_is_left_alone(cloud: Cloud, words: list[str]) -> None:
+    cloud.state(environment="production")
+    done = cloud.release("staging", *words)
+    assert done.returncode == 1 and "is production, not staging" in done.stderr, done.stderr
+    assert cloud["calls"] == [] and cloud["registered"] == []
+
+
 def test_an_update_goes_through_the_stack_and_is_looked_at_afterwards(cloud: Cloud) -> None:
     done = cloud.release("production", "update", uri(NEW))
     assert done.returncode == 0, done.stderr
@@ -246,7 +254,7 @@ def test_what_aws_refuses_is_an_error_and_never_means_that_nothing_is_there(
 @pytest.mark.parametrize(("where", "secret"), [("primary", "DATABASE_URL"), ("replica", "DATABASE_REPLICA_URL")])
 def test_a_statement_is_run_by_psql_in_the_network_of_the_service(cloud: Cloud, where: str, secret: str) -> None:
     statement = "SELECT pid, 'a \"b\"' FROM pg_stat_activity"
-    done = cloud.release("production", "sql", where, statement)
+    done = cloud.release("staging", "sql", where, statement)
     assert done.returncode == 0, done.stderr
     assert "the log of the task" in done.stderr
     definition = cloud["definition"]
@@ -261,7 +269,7 @@ def test_a_statement_is_run_by_psql_in_the_network_of_the_service(cloud: Cloud, 
 
 
 def test_the_line_of_the_container_gives_psql_the_statement_whole(cloud: Cloud, tmp_path: Path) -> None:
-    cloud.release("production", "sql", "primary", "SELECT 1; SELECT '$x'")
+    cloud.release("staging", "sql", "primary", "SELECT 1; SELECT '$x'")
     line = cloud["calls"][-1].split(" ", 2)[2].replace("/tmp/ca.pem", f"{tmp_path}/ca.pem")
     psql = tmp_path / "bin" / "psql"
     psql.write_text('#!/bin/sh\nprintf "%s\\n" "$PGSSLROOTCERT" "$@"\n')
@@ -275,7 +283,7 @@ def test_the_line_of_the_container_gives_psql_the_statement_whole(cloud: Cloud, 
 
 def test_a_statement_that_fails_is_an_error(cloud: Cloud) -> None:
     cloud.state(ended={"exitCode": 3})
-    done = cloud.release("production", "sql", "primary", "SELEKT")
+    done = cloud.release("staging", "sql", "primary", "SELEKT")
     assert done.returncode == 1 and "psql has failed" in done.stderr
 
 
