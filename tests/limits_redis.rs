@@ -10,6 +10,8 @@
     reason = "a test stops where it fails, in real time, and shows its figures"
 )]
 
+#[path = "limits_redis/calm.rs"]
+mod calm;
 #[path = "limits_redis/fleet.rs"]
 mod fleet;
 #[path = "limits_redis/outages.rs"]
@@ -22,6 +24,7 @@ mod redis_lab;
 #[path = "limits_redis/resharding.rs"]
 mod resharding;
 
+use calm::on_a_calm_machine;
 use datahub_gateway::limits::{Period, Rule, Stopped, Subject};
 use fleet::{Task, assert_bound, consumer, count, fleet, leased, load, permille, rate};
 use redis_lab::RedisCluster;
@@ -33,47 +36,57 @@ static TURN: Mutex<()> = Mutex::const_new(());
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_is_counted_exactly_by_the_servers_clock() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let tasks = fleet(&cluster, 2).await;
-    // Permits, period, burst: what one permit takes is seldom a whole number of microseconds.
-    for (n, (permits, per, burst)) in
-        [(3, Period::Second, 2), (333, Period::Second, 7), (70_001, Period::Minute, 13)]
-            .into_iter()
-            .enumerate()
-    {
-        let rule = rate(&format!("odd{n}"), permits, per, burst);
-        let sets = [
-            tasks[0].rules(std::slice::from_ref(&rule)),
-            tasks[1].rules(std::slice::from_ref(&rule)),
-        ];
-        let (mut admitted, mut waits) = (0_u32, Vec::new());
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(2) {
-            for (task, set) in tasks.iter().zip(&sets) {
-                match task.limiter.reserve(&[set], &consumer("carol")).await {
-                    Ok(_) => admitted += 1,
-                    Err(Stopped::Refused(refused)) => waits.push(refused.retry_after),
-                    Err(error) => panic!("{error}"),
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let tasks = fleet(&cluster, 2).await;
+        // Permits, period, burst: what one permit takes is seldom a whole number of microseconds.
+        for (n, (permits, per, burst)) in
+            [(3, Period::Second, 2), (333, Period::Second, 7), (70_001, Period::Minute, 13)]
+                .into_iter()
+                .enumerate()
+        {
+            let rule = rate(&format!("odd{n}"), permits, per, burst);
+            let sets = [
+                tasks[0].rules(std::slice::from_ref(&rule)),
+                tasks[1].rules(std::slice::from_ref(&rule)),
+            ];
+            let (mut admitted, mut waits) = (0_u32, Vec::new());
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(2) {
+                for (task, set) in tasks.iter().zip(&sets) {
+                    match task.limiter.reserve(&[set], &consumer("carol")).await {
+                        Ok(_) => admitted += 1,
+                        Err(Stopped::Refused(refused)) => waits.push(refused.retry_after),
+                        Err(error) => panic!("{error}"),
+                    }
                 }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
+            let regained =
+                began.elapsed().as_secs_f64() * f64::from(permits) / per.span().as_secs_f64();
+            let most = f64::from(burst) + regained;
+            assert!(f64::from(admitted) <= most, "{permits}/{per:?}: {admitted} of {most}");
+            assert!(
+                f64::from(admitted) >= most * 0.9 - 1.0,
+                "{permits}/{per:?}: {admitted} of {most}"
+            );
+            let interval = per.span() / permits;
+            assert!(
+                waits.iter().all(|wait| *wait <= interval + Duration::from_micros(1)),
+                "{waits:?}"
+            );
         }
-        let regained =
-            began.elapsed().as_secs_f64() * f64::from(permits) / per.span().as_secs_f64();
-        let most = f64::from(burst) + regained;
-        assert!(f64::from(admitted) <= most, "{permits}/{per:?}: {admitted} of {most}");
-        assert!(f64::from(admitted) >= most * 0.9 - 1.0, "{permits}/{per:?}: {admitted} of {most}");
-        let interval = per.span() / permits;
-        assert!(waits.iter().all(|wait| *wait <= interval + Duration::from_micros(1)), "{waits:?}");
-    }
-    let vitals = tasks[0].limiter.vitals();
-    assert!(vitals.exact_calls > 0 && vitals.denied_from_memory > 0, "{vitals:?}");
-    assert_eq!((vitals.fell_back_to_share, vitals.degraded, vitals.tasks), (0, false, 2));
+        let vitals = tasks[0].limiter.vitals();
+        assert!(vitals.exact_calls > 0 && vitals.denied_from_memory > 0, "{vitals:?}");
+        assert_eq!((vitals.fell_back_to_share, vitals.degraded, vitals.tasks), (0, false, 2));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_tasks_share_one_rate() {
     let _turn = TURN.lock().await;
+    on_a_calm_machine(|| async {
     let cluster = RedisCluster::start();
     let tasks = fleet(&cluster, 5).await;
     const LASTS: Duration = Duration::from_secs(5);
@@ -85,6 +98,7 @@ async fn five_tasks_share_one_rate() {
             let rule = Rule { id: format!("{}/{offered}", rule.id).into(), ..rule.clone() };
             let rules = [rule];
             let origin = Instant::now();
+            let fell = fell_back(&tasks);
             let before: Vec<_> = tasks.iter().map(|task| task.redis.vitals()).collect();
             let loads = tasks
                 .iter()
@@ -104,7 +118,8 @@ async fn five_tasks_share_one_rate() {
                 permille(&seen, 500),
                 permille(&seen, 990)
             );
-            assert_bound(&seen, 500, 500, slack);
+            // On a busy machine an answer may be late, and then a task takes one of its share.
+            assert_bound(&seen, 500 + fell_back(&tasks) - fell, 500, slack);
             assert_eq!(count(&seen, fleet::End::Unavailable), 0);
             assert!(admitted as f64 >= 0.95 * allowed, "{admitted} of {allowed}");
         }
@@ -112,6 +127,14 @@ async fn five_tasks_share_one_rate() {
     for task in &tasks {
         println!("{:?}\n{:?}", task.limiter.vitals(), task.redis.vitals());
     }
+    })
+    .await;
+}
+
+/// How often a task of these has answered without Redis.
+fn fell_back(tasks: &[Task]) -> u32 {
+    let all: u64 = tasks.iter().map(|task| task.limiter.vitals().fell_back_to_share).sum();
+    u32::try_from(all).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! What becomes of limits while Redis is away, and how soon they are whole again.
 
 use crate::TURN;
+use crate::calm::on_a_calm_machine;
 use crate::fleet::{
     End, Seen, Task, assert_bound, consumer, count, fleet, leased, load, permille, rate,
 };
@@ -116,48 +117,54 @@ type Act = fn(&mut RedisCluster);
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_nobody_fails_and_each_task_has_its_share() {
     let _turn = TURN.lock().await;
-    let mut cluster = RedisCluster::start();
-    let faults: [(&str, Act, Act); 5] = [
-        ("late", |c| c.fault_all(Mode::Late(LATE)), |c| c.fault_all(Mode::Pass)),
-        ("black hole", |c| c.fault_all(Mode::Blackhole), |c| c.fault_all(Mode::Pass)),
-        ("reset", |c| c.fault_all(Mode::Reset), |c| c.fault_all(Mode::Pass)),
-        (
-            "refused",
-            |c| {
-                c.fault_all(Mode::Reset);
-                std::thread::sleep(Duration::from_millis(20));
-                c.fault_all(Mode::Refuse);
-            },
-            |c| c.fault_all(Mode::Pass),
-        ),
-        (
-            "frozen",
-            |c| (0..c.len()).for_each(|node| c.freeze(node)),
-            |c| {
-                (0..c.len()).for_each(|node| c.thaw(node));
-                c.wait_until_whole();
-            },
-        ),
-    ];
-    // All the time the same ones: who has left is counted for some seconds more.
-    let tasks = fleet(&cluster, TASKS).await;
-    for (name, go_away, come_back) in faults {
-        outage(&mut cluster, &tasks, name, go_away, come_back).await;
-    }
+    on_a_calm_machine(|| async {
+        let mut cluster = RedisCluster::start();
+        let faults: [(&str, Act, Act); 5] = [
+            ("late", |c| c.fault_all(Mode::Late(LATE)), |c| c.fault_all(Mode::Pass)),
+            ("black hole", |c| c.fault_all(Mode::Blackhole), |c| c.fault_all(Mode::Pass)),
+            ("reset", |c| c.fault_all(Mode::Reset), |c| c.fault_all(Mode::Pass)),
+            (
+                "refused",
+                |c| {
+                    c.fault_all(Mode::Reset);
+                    std::thread::sleep(Duration::from_millis(20));
+                    c.fault_all(Mode::Refuse);
+                },
+                |c| c.fault_all(Mode::Pass),
+            ),
+            (
+                "frozen",
+                |c| (0..c.len()).for_each(|node| c.freeze(node)),
+                |c| {
+                    (0..c.len()).for_each(|node| c.thaw(node));
+                    c.wait_until_whole();
+                },
+            ),
+        ];
+        // All the time the same ones: who has left is counted for some seconds more.
+        let tasks = fleet(&cluster, TASKS).await;
+        for (name, go_away, come_back) in faults {
+            outage(&mut cluster, &tasks, name, go_away, come_back).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_masters_may_die_and_come_back_empty() {
     let _turn = TURN.lock().await;
-    let mut cluster = RedisCluster::start();
-    let tasks = fleet(&cluster, TASKS).await;
-    let go_away =
-        |cluster: &mut RedisCluster| (0..cluster.len()).for_each(|node| cluster.kill(node));
-    let come_back = |cluster: &mut RedisCluster| {
-        (0..cluster.len()).for_each(|node| cluster.restart(node));
-        cluster.wait_until_whole();
-    };
-    outage(&mut cluster, &tasks, "killed", go_away, come_back).await;
+    on_a_calm_machine(|| async {
+        let mut cluster = RedisCluster::start();
+        let tasks = fleet(&cluster, TASKS).await;
+        let go_away =
+            |cluster: &mut RedisCluster| (0..cluster.len()).for_each(|node| cluster.kill(node));
+        let come_back = |cluster: &mut RedisCluster| {
+            (0..cluster.len()).for_each(|node| cluster.restart(node));
+            cluster.wait_until_whole();
+        };
+        outage(&mut cluster, &tasks, "killed", go_away, come_back).await;
+    })
+    .await;
 }
 
 /// A consumer for each master, found by the counters that they leave.
@@ -181,6 +188,7 @@ async fn consumers_of(cluster: &RedisCluster, task: &Task, set: &RuleSet) -> Vec
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replica_of_a_dead_master_is_found_and_the_other_masters_never_missed() {
     let _turn = TURN.lock().await;
+    on_a_calm_machine(|| async {
     for freeze in [false, true] {
         let mut cluster = RedisCluster::start();
         let task = Task::of(&cluster).await;
@@ -233,75 +241,83 @@ async fn the_replica_of_a_dead_master_is_found_and_the_other_masters_never_misse
             cluster.thaw(victim);
         }
     }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_says_so_as_fast_and_open_lets_through() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let task = Task::of(&cluster).await;
-    let rule =
-        |name, on_store_failure| Rule { on_store_failure, ..rate(name, 10, Period::Second, 1) };
-    let closed = task.rules(&[rule("closed", OnStoreFailure::Closed)]);
-    let open = task.rules(&[rule("open", OnStoreFailure::Open)]);
-    task.limiter.reserve(&[&closed], &consumer("carol")).await.unwrap();
-    cluster.fault_all(Mode::Blackhole);
-    let began = Instant::now();
-    let (mut waits, mut answers) = (Vec::new(), 0);
-    while began.elapsed() < SECOND {
-        let sent = Instant::now();
-        let name = format!("consumer{answers}");
-        match task.limiter.reserve(&[&closed], &consumer(&name)).await {
-            Err(Stopped::Unavailable(unavailable)) => {
-                assert_eq!(&*unavailable.rule, "plan/test/closed");
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let task = Task::of(&cluster).await;
+        let rule =
+            |name, on_store_failure| Rule { on_store_failure, ..rate(name, 10, Period::Second, 1) };
+        let closed = task.rules(&[rule("closed", OnStoreFailure::Closed)]);
+        let open = task.rules(&[rule("open", OnStoreFailure::Open)]);
+        task.limiter.reserve(&[&closed], &consumer("carol")).await.unwrap();
+        cluster.fault_all(Mode::Blackhole);
+        let began = Instant::now();
+        let (mut waits, mut answers) = (Vec::new(), 0);
+        while began.elapsed() < SECOND {
+            let sent = Instant::now();
+            let name = format!("consumer{answers}");
+            match task.limiter.reserve(&[&closed], &consumer(&name)).await {
+                Err(Stopped::Unavailable(unavailable)) => {
+                    assert_eq!(&*unavailable.rule, "plan/test/closed");
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
+            waits.push(sent.elapsed());
+            answers += 1;
+            task.limiter.reserve(&[&open], &consumer("carol")).await.unwrap();
         }
-        waits.push(sent.elapsed());
-        answers += 1;
-        task.limiter.reserve(&[&open], &consumer("carol")).await.unwrap();
-    }
-    println!("{answers} answers, longest wait {:?}", waits.iter().max());
-    assert!(answers > 1_000, "{answers}");
-    assert!(
-        waits.iter().all(|wait| *wait <= Duration::from_millis(25)),
-        "{:?}",
-        waits.iter().max()
-    );
-    cluster.fault_all(Mode::Pass);
-    assert!(task.redis.settled(BACK).await);
-    task.limiter.reserve(&[&closed], &consumer("carol")).await.unwrap();
+        println!("{answers} answers, longest wait {:?}", waits.iter().max());
+        assert!(answers > 1_000, "{answers}");
+        assert!(
+            waits.iter().all(|wait| *wait <= Duration::from_millis(25)),
+            "{:?}",
+            waits.iter().max()
+        );
+        cluster.fault_all(Mode::Pass);
+        assert!(task.redis.settled(BACK).await);
+        task.limiter.reserve(&[&closed], &consumer("carol")).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_costs_one_burst_and_nothing_else() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let tasks = fleet(&cluster, TASKS).await;
-    for rule in [rate("exact", RATE, Period::Second, RATE), leased("leased", RATE, RATE)] {
-        let origin = Instant::now();
-        let loads: Vec<_> = tasks
-            .iter()
-            .cloned()
-            .map(|task| {
-                let rules = [rule.clone()];
-                tokio::spawn(async move {
-                    load(task, &rules, "carol", OFFERED, 4 * SECOND, origin).await
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let tasks = fleet(&cluster, TASKS).await;
+        for rule in [rate("exact", RATE, Period::Second, RATE), leased("leased", RATE, RATE)] {
+            let origin = Instant::now();
+            let loads: Vec<_> = tasks
+                .iter()
+                .cloned()
+                .map(|task| {
+                    let rules = [rule.clone()];
+                    tokio::spawn(async move {
+                        load(task, &rules, "carol", OFFERED, 4 * SECOND, origin).await
+                    })
                 })
-            })
-            .collect();
-        tokio::time::sleep(2 * SECOND).await;
-        tokio::task::block_in_place(|| cluster.flush());
-        let mut all = Vec::new();
-        for load in loads {
-            all.extend(load.await.unwrap());
+                .collect();
+            tokio::time::sleep(2 * SECOND).await;
+            tokio::task::block_in_place(|| cluster.flush());
+            let mut all = Vec::new();
+            for load in loads {
+                all.extend(load.await.unwrap());
+            }
+            assert_eq!(count(&all, End::Unavailable), 0);
+            assert_bound(&all, 2 * RATE, RATE, Duration::from_millis(100));
+            assert!(permille(&all, 990) < Duration::from_millis(25));
         }
-        assert_eq!(count(&all, End::Unavailable), 0);
-        assert_bound(&all, 2 * RATE, RATE, Duration::from_millis(100));
-        assert!(permille(&all, 990) < Duration::from_millis(25));
-    }
-    // The scripts were forgotten too, and nobody noticed.
-    assert!(tasks.iter().all(|task| task.limiter.vitals().fell_back_to_share == 0));
+        // The scripts were forgotten too, and nobody noticed.
+        assert!(tasks.iter().all(|task| task.limiter.vitals().fell_back_to_share == 0));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
