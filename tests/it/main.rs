@@ -33,6 +33,8 @@ mod harness;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod in_flight;
+#[cfg(test)]
 mod issuer_keys;
 #[cfg(test)]
 mod keys;
@@ -64,6 +66,8 @@ mod slow_clients;
 mod starting;
 #[cfg(test)]
 mod store;
+#[cfg(test)]
+mod subjects;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]
