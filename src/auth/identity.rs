@@ -100,10 +100,27 @@ pub struct Caller {
     pub plan: Arc<str>,
     /// What the credential may do.
     pub scopes: Arc<[Arc<str>]>,
-    /// What the upstream is told of a token's claims.
-    pub claims: Arc<[Field]>,
+    /// What is kept of a token's claims.
+    pub claims: Arc<Claims>,
     /// How requests carry all this; made by the first that does.
     pub fields: Fields,
+}
+
+/// What is kept of a verified token's claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// What the upstream is told.
+    pub fields: Box<[Field]>,
+    /// What rules count by, name and value.
+    pub kept: Box<[(Arc<str>, Box<str>)]>,
+}
+
+impl Claims {
+    /// The value of a claim that rules count by.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.kept.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
 }
 
 /// Header fields that say who a caller is, made once and kept with it. They follow from the rest, so

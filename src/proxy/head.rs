@@ -5,7 +5,7 @@
 use super::rejection::{BadBody, BadHead};
 use super::wire::HeadCaps;
 use crate::auth::{Caller, Credential};
-use crate::limits::{KeySubject, Subjects};
+use crate::limits::{Facts, KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
@@ -125,7 +125,7 @@ impl<'a> Head<'a> {
 
     /// Whom limits count this request for.
     #[must_use]
-    pub fn subjects<'s>(&self, caller: Option<&'s Caller>) -> Subjects<'s> {
+    pub fn subjects<'s>(&self, caller: Option<&'s Caller>, facts: &'s dyn Facts) -> Subjects<'s> {
         Subjects {
             address: self.client,
             consumer: caller.map(|caller| &*caller.consumer.id),
@@ -133,6 +133,7 @@ impl<'a> Head<'a> {
                 Credential::ApiKey(id) => KeySubject::ApiKey(id),
                 Credential::Jwt { issuer, subject } => KeySubject::Jwt { issuer, subject },
             }),
+            facts,
         }
     }
 

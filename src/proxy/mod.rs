@@ -10,6 +10,7 @@ pub mod client;
 pub mod connection;
 pub mod drain;
 pub mod exchange;
+mod facts;
 mod failure;
 mod forward;
 pub mod gate;

@@ -7,10 +7,10 @@ use super::Parts;
 use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
-use crate::limits::{Plan, Rule, RuleSet};
+use crate::limits::{Plan, Rule, RuleSet, Subject};
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Where a plan or policy that is in force comes from.
@@ -147,6 +147,37 @@ pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies 
         .withheld(DocumentKind::Policy)
         .map(|name| (Arc::clone(name), Arc::new(Policy::withheld(name, parts))));
     of_files.chain(withheld).chain(rows.policies().map(build(Origin::Row))).collect()
+}
+
+/// Claims that are kept with a token: so many of them at the most.
+const MAX_CLAIMS: usize = 16;
+
+/// The claims that rules count by, those of the files first. The files have no more than there is room
+/// for; a rule of a row whose claim finds none counts consumers.
+pub(super) fn claims(config: &Config, rows: &Rows) -> Arc<[Arc<str>]> {
+    let of_routes = config.routes.iter().flat_map(|route| &route.limits);
+    let of_plans = config.plans.iter().flat_map(|plan| &plan.rules);
+    let of_policies = config.policies.iter().flat_map(|policy| &policy.rules);
+    let mut names = counted(of_routes.chain(of_plans).chain(of_policies));
+    let of_plans = rows.plans().flat_map(|plan| &plan.rules);
+    let more = counted(of_plans.chain(rows.policies().flat_map(|policy| &policy.rules)));
+    for name in more {
+        if names.len() >= MAX_CLAIMS && !names.contains(&name) {
+            log::warn!(claim:% = name, most = MAX_CLAIMS;
+                "too many claims are counted by; rules of rows with this one count consumers");
+            continue;
+        }
+        names.insert(name);
+    }
+    names.into_iter().collect()
+}
+
+fn counted<'r>(rules: impl Iterator<Item = &'r Rule>) -> BTreeSet<Arc<str>> {
+    let claim = |rule: &Rule| match &rule.subject {
+        Subject::Claim(name) => Some(Arc::clone(name)),
+        _ => None,
+    };
+    rules.filter_map(claim).collect()
 }
 
 /// `WWW-Authenticate` for a token that lacks one of these.
