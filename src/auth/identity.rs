@@ -89,6 +89,17 @@ pub enum Credential {
     },
 }
 
+impl Credential {
+    /// As expressions name its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "api_key",
+            Self::Jwt { .. } => "jwt",
+        }
+    }
+}
+
 /// An identified party: only `auth` makes one, after every check of the credential passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {

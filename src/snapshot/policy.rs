@@ -7,6 +7,7 @@ use super::Parts;
 use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
+use crate::expressions::Expression;
 use crate::limits::{Plan, Rule, RuleSet};
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
@@ -61,34 +62,37 @@ pub struct Policy {
     pub name: Arc<str>,
     /// What it asks of a request.
     pub access: Access,
+    /// A condition more.
+    pub when: Option<Expression>,
     /// Its rules, for consumers; those of a route are in [`super::Route::limits`].
     pub limits: Limits,
     /// `WWW-Authenticate` for a token that lacks one of its scopes.
     pub insufficient_scope: Option<HeaderValue>,
     rules: Vec<Rule>,
     origin: Option<Origin>,
-    causes: [Box<str>; 4],
+    causes: [Box<str>; 5],
 }
 
 impl Policy {
     fn build(definition: &PolicyDef, origin: Option<Origin>, parts: &Parts) -> Self {
-        let PolicyDef { name, access, rules } = definition;
+        let PolicyDef { name, access, when, rules } = definition;
         let cause = |condition: &str| format!("policy/{name}/{condition}").into();
         Self {
             name: Arc::clone(name),
             access: access.clone(),
+            when: when.clone().map(|when| parts.counted(when)),
             limits: Limits::build(rules, parts),
             insufficient_scope: insufficient_scope(&access.scopes),
             rules: rules.clone(),
             origin,
-            causes: ["addresses", "consumers", "plans", "scopes"].map(cause),
+            causes: ["addresses", "consumers", "plans", "scopes", "when"].map(cause),
         }
     }
 
     /// What stands for a table whose row does not compile: a route that names it lets nobody in.
     fn withheld(name: &Arc<str>, parts: &Parts) -> Self {
         let (access, rules) = (Access::default(), Vec::new());
-        Self::build(&PolicyDef { name: Arc::clone(name), access, rules }, None, parts)
+        Self::build(&PolicyDef { name: Arc::clone(name), access, when: None, rules }, None, parts)
     }
 
     /// Where it comes from; `None` if it is not in force, and so refuses every request.
@@ -106,12 +110,13 @@ impl Policy {
     /// `policy/<name>/<condition>`.
     #[must_use]
     pub fn cause(&self, unmet: Unmet) -> &str {
-        let [addresses, consumers, plans, scopes] = &self.causes;
+        let [addresses, consumers, plans, scopes, when] = &self.causes;
         match unmet {
             Unmet::Address => addresses,
             Unmet::Consumer => consumers,
             Unmet::Plan => plans,
             Unmet::Scopes => scopes,
+            Unmet::When => when,
         }
     }
 }

@@ -25,6 +25,8 @@ mod draining;
 #[cfg(test)]
 mod driven;
 #[cfg(test)]
+mod expressions;
+#[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod forwarding;

@@ -94,7 +94,7 @@ fn warn_of_tokens(file: &File, cx: &mut Context<'_>) {
     }
 }
 
-fn is_open(auth: &At<schema::OneOrMany<AuthMethod>>) -> bool {
+pub(crate) fn is_open(auth: &At<schema::OneOrMany<AuthMethod>>) -> bool {
     auth.items().iter().any(|(_, method)| **method == AuthMethod::None)
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Policy {
     pub(crate) addresses: Option<At<Vec<At<Text<IpNet>>>>>,
     /// Networks that the client's address must not be in (403).
     pub(crate) deny_addresses: Vec<At<Text<IpNet>>>,
+    /// An expression in CEL that must be true (403).
+    pub(crate) when: Option<At<String>>,
     /// The limits, by name.
     pub(crate) limits: Entries<Limit<OfPolicy>>,
 }

@@ -22,7 +22,7 @@ pub(crate) use limits::{
 };
 pub(crate) use parts::{At, Entries, OneOrMany, Text, TextOrTable, Workers};
 pub(crate) use route::{
-    AuthMethod, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
+    AuthMethod, Computed, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
 };
 pub(crate) use upstream::{
     Balance, Ejection, Health, Probe, Protocol, Timeouts, Upstream, UpstreamTls, Verify,
