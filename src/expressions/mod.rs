@@ -19,6 +19,8 @@ mod checker;
 mod facts;
 mod functions;
 mod mistake;
+#[cfg(test)]
+mod mistake_tests;
 mod names;
 mod operators;
 mod reference;

@@ -1,7 +1,7 @@
 //! The variables: what an expression can read of a request, and by which name.
 
 use super::Sees;
-use super::bounds::{SCOPE, SCOPES, TEXT};
+use super::bounds::{SCOPE, SCOPES, STEP, TEXT};
 use super::checker::Checker;
 use super::reference::Reference;
 use super::types::{Kind, Shape};
@@ -177,6 +177,8 @@ impl Checker<'_> {
             (Base::Caller, "method") => Some((Reference::Credential, Shape::text(8))),
             (Base::Caller, "key") => Some((Reference::Key, Shape::text(CLAIM))),
             (Base::Caller, "scopes") => {
+                // A list is made of them each time.
+                self.cost(SCOPES * STEP);
                 let kind = Kind::List(Box::new(Kind::Text));
                 Some((Reference::Scopes, Shape { kind, size: SCOPES, item: SCOPE }))
             }

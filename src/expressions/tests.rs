@@ -213,27 +213,6 @@ fn operators_and_functions_do_what_they_say() {
     }
 }
 
-/// What stands at the place of a mistake, its message and its label.
-fn told(source: &str, wanted: Wanted, sees: Sees) -> Vec<String> {
-    let mistakes = match Language::default().compile(source, "test", sees, wanted) {
-        Ok(_) => return Vec::new(),
-        Err(mistakes) => mistakes,
-    };
-    let show = |it: &Mistake| {
-        format!("`{}` {}; {}; {}", &source[it.at.clone()], it.message, it.label, it.help)
-    };
-    mistakes.iter().map(show).collect()
-}
-#[test]
-fn tmp_mistakes() {
-    for source in std::fs::read_to_string("/tmp/expr-sources").unwrap().lines() {
-        println!("{source}");
-        for line in told(source, Wanted::Condition, Sees::Caller) {
-            println!("      {line}");
-        }
-    }
-}
-
 /// Text that nests, or goes on, as far as it can.
 fn deep() -> Vec<String> {
     let times = |open: &str, middle: &str, close: &str, count: usize| {
@@ -399,38 +378,4 @@ proptest! {
             }
         }
     }
-}
-#[test]
-fn tmp_depth() {
-    let size: usize = std::env::args().nth(0).map(|_| 0).unwrap()
-        + std::fs::read_to_string("/tmp/stack").unwrap().trim().parse::<usize>().unwrap();
-    let thread = std::thread::Builder::new().stack_size(size);
-    let run = thread.spawn(|| {
-        let language = Language::default();
-        for text in deep() {
-            for w in 0..3 {
-                std::fs::write("/tmp/last", &text).unwrap();
-                let start = std::time::Instant::now();
-                let ok = language.compile(
-                    &text,
-                    "test",
-                    Sees::Caller,
-                    [Wanted::Condition, Wanted::Number, Wanted::Text][w],
-                );
-                let t = start.elapsed();
-                if t.as_millis() > 50 {
-                    println!(
-                        "SLOW {:?} {} {}",
-                        t,
-                        ok.is_ok(),
-                        &text.chars().take(60).collect::<String>()
-                    );
-                }
-                if let Ok(expression) = ok {
-                    with_facts(true, |facts| expression.evaluate(facts, |_| Some(())).ok());
-                }
-            }
-        }
-    });
-    run.unwrap().join().unwrap();
 }

@@ -122,13 +122,11 @@ async fn headers_are_computed_and_one_that_cannot_be_is_left_out() {
         .route(
             "all",
             "path = \"/*\"\nauth = \"api_key\"\nupstream = \"origin\"\n\
-             [routes.all.request_headers.set]\n\
-             X-Plan = { expr = \"caller.plan + ':' + request.method\" }\n\
-             X-Custom = { expr = \"caller.custom_id\" }\n\
-             X-Echo = { expr = \"request.query.echo\" }\n\
-             X-Fixed = \"as it stands\"\n\
-             [routes.all.response_headers.add]\n\
-             X-Route = { expr = \"route.name + ' of ' + caller.consumer\" }\n",
+             response_headers.add.X-Route = { expr = \"route.name + ' of ' + caller.consumer\" }\n\
+             request_headers.set.X-Plan = { expr = \"caller.plan + ':' + request.method\" }\n\
+             request_headers.set.X-Custom = { expr = \"caller.custom_id\" }\n\
+             request_headers.set.X-Echo = { expr = \"request.query.echo\" }\n\
+             request_headers.set.X-Fixed = \"as it stands\"\n",
         )
         .start()
         .await;
@@ -155,6 +153,6 @@ async fn headers_are_computed_and_one_that_cannot_be_is_left_out() {
             "{path}"
         );
     }
-    let failures = [("expression", "route/all/request_headers/X-Echo")];
+    let failures = [("expression", "route/all/request_headers/set/X-Echo")];
     gateway.metric_is("expression_errors_total", &failures, 3.0).await;
 }

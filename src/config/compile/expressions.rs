@@ -43,7 +43,7 @@ pub(crate) fn computed(
     Some(expression)
 }
 
-/// As metrics and the log name it: `route/orders/request_headers/x-plan`.
+/// As metrics and the log name it: `route/orders/request_headers/set/X-Plan`.
 fn place(owner: Owner<'_>) -> String {
     let mut path = owner.path.iter();
     let kind = match path.next() {

@@ -167,8 +167,8 @@ fn edits(
     for (name, at) in remove.iter().flatten().zip(&file.remove) {
         protect(name, at.span, cx);
     }
-    let set = values(owner, key, &file.set, route, cx);
-    let add = values(owner, key, &file.add, route, cx);
+    let set = values(owner, [key, "set"], &file.set, route, cx);
+    let add = values(owner, [key, "add"], &file.add, route, cx);
     let edits = HeaderEdits { remove: remove?, set: set?, add: add? };
     let removed: Vec<(Span, HeaderName)> =
         file.remove.iter().map(|at| at.span).zip(edits.remove.iter().cloned()).collect();
@@ -187,7 +187,7 @@ fn edits(
 
 fn values(
     owner: Owner<'_>,
-    key: &str,
+    keys: [&str; 2],
     entries: &Entries<TextOrTable<HeaderValue, Computed>>,
     route: &schema::Route,
     cx: &mut Context<'_>,
@@ -206,7 +206,7 @@ fn values(
             }
             TextOrTable::Table(table) => {
                 let path: Vec<&str> =
-                    owner.path.iter().copied().chain([key, name.value.as_str()]).collect();
+                    owner.path.iter().copied().chain(keys).chain([name.value.as_str()]).collect();
                 let entry = Owner { path: &path, span: value.span };
                 computed(entry, table, Wanted::Text, route, cx).map(FieldValue::Computed)
             }
