@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use criterion::Criterion;
 use datahub_gateway::limits::fleet::{Answer, FleetCounters, FleetError, Take, Taken, Work};
 use datahub_gateway::limits::{
-    KeySubject, Limiter, Measure, Mode, OnStoreFailure, Period, Precision, Rate, Rule, RuleSet,
-    Scope, Subject, Subjects,
+    Cost, KeySubject, Limiter, Measure, Mode, NoFacts, OnStoreFailure, Period, Precision, Rate,
+    Rule, RuleSet, Scope, Subject, Subjects,
 };
 use datahub_gateway::stores::Reactor;
 use datahub_gateway::telemetry::Clock;
@@ -68,6 +68,7 @@ fn rule(name: &str, subject: Subject) -> Rule {
             burst: NonZeroU32::MAX,
         },
         subject,
+        cost: Cost::default(),
         mode: Mode::Enforce,
         scope: Scope::Fleet,
         precision: Precision::Leased,
@@ -134,6 +135,7 @@ fn reserve(c: &mut Criterion) {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             consumer: Some("0198c6d2-7d5e-7c1a-9d0e-2f5b8a3c4d6e"),
             key: Some(KeySubject::ApiKey("4fGh7KlMnPq2RsTu")),
+            facts: &NoFacts,
         };
         let cases: [(&str, &[&RuleSet]); 4] = [
             ("no rule", &[&none, &none]),
@@ -168,7 +170,10 @@ fn newcomers(c: &mut Criterion) {
             let address = IpAddr::V4(Ipv4Addr::from_bits(address));
             answer(
                 &events,
-                limiter.reserve(&[&rules], &Subjects { address, consumer: None, key: None }),
+                limiter.reserve(
+                    &[&rules],
+                    &Subjects { address, consumer: None, key: None, facts: &NoFacts },
+                ),
             )
         });
     });

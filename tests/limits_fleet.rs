@@ -16,8 +16,8 @@ use datahub_gateway::limits::usage::{
     Batch, QuotaCount, TaskId, UsageCount, UsageError, UsageLog, UsageQuery,
 };
 use datahub_gateway::limits::{
-    Grant, Limiter, Measure, Mode, OnStoreFailure, Period, Precision, Quota, QuotaPeriod, Rate,
-    Refused, Rule, RuleSet, Scope, Stopped, Subject, Subjects,
+    Cost, Grant, Limiter, Measure, Mode, NoFacts, OnStoreFailure, Period, Precision, Quota,
+    QuotaPeriod, Rate, Refused, Rule, RuleSet, Scope, Stopped, Subject, Subjects,
 };
 use datahub_gateway::telemetry::Clock;
 use futures_util::FutureExt as _;
@@ -165,7 +165,7 @@ impl Lab {
 }
 
 fn carol() -> Subjects<'static> {
-    Subjects { address: [192, 0, 2, 1].into(), consumer: Some("carol"), key: None }
+    Subjects { address: [192, 0, 2, 1].into(), consumer: Some("carol"), key: None, facts: &NoFacts }
 }
 
 fn rate(name: &str, permits: u32, burst: u32) -> Rule {
@@ -178,6 +178,7 @@ fn rate(name: &str, permits: u32, burst: u32) -> Rule {
             burst: count(burst),
         },
         subject: Subject::Consumer,
+        cost: Cost::default(),
         mode: Mode::Enforce,
         scope: Scope::Fleet,
         precision: Precision::Exact,

@@ -6,7 +6,7 @@
 use crate::redis_lab::RedisCluster;
 use crate::rule;
 use anyhow::{Context as _, Result, ensure};
-use datahub_gateway::limits::{Limiter, Rule, RuleSet, Scope, Subject, Subjects};
+use datahub_gateway::limits::{Limiter, NoFacts, Rule, RuleSet, Scope, Subject, Subjects};
 use datahub_gateway::stores::redis::Settings;
 use datahub_gateway::stores::{Reactor, Redis};
 use datahub_gateway::telemetry::Clock;
@@ -61,6 +61,7 @@ impl Task {
             address: [127, 0, 0, 1].into(),
             consumer: Some("0198c6d2-7d5e-7c1a-9d0e-2f5b8a3c4d6e"),
             key: None,
+            facts: &NoFacts,
         };
         let sets = [rules];
         let mut reservation = pin!(self.limiter.reserve(black_box(&sets), black_box(&subjects)));

@@ -81,6 +81,13 @@ impl Authenticator {
         }
     }
 
+    /// The same, keeping the claims of these names with each caller, for rules that count by them.
+    #[must_use]
+    pub fn keeping(mut self, claims: Arc<[Arc<str>]>) -> Self {
+        self.issuers = self.issuers.keeping(claims);
+        self
+    }
+
     /// Every header that can carry a credential of ours, spellings with `_` included.
     #[must_use]
     pub fn credential_headers(&self) -> &[HeaderName] {

@@ -5,7 +5,7 @@
 
 use super::denials;
 use super::denied::InvalidReason;
-use super::identity::Field;
+use super::identity::{Claims as Kept, Field};
 use super::issuer::JwtIssuer;
 use super::jwt::Verified;
 use super::key::KeyId;
@@ -18,6 +18,8 @@ use std::time::Duration;
 const MAX_NAME: usize = 256;
 /// The longest claim that goes into a header.
 const MAX_HEADER: usize = 1024;
+/// The longest claim that rules count by.
+const MAX_KEPT: usize = 1024;
 /// The most scopes that are taken from a token.
 const MAX_SCOPES: usize = 256;
 /// Every whole number up to here is exact in a double.
@@ -29,7 +31,7 @@ type Claims = Map<String, Value>;
 pub(super) fn read(
     issuer: &JwtIssuer,
     key: KeyId,
-    claims: &Claims,
+    (claims, kept): (&Claims, &[Arc<str>]),
     now: Duration,
 ) -> Result<Verified, InvalidReason> {
     let ends_at = check_dates(claims, issuer.leeway, now)?;
@@ -57,7 +59,7 @@ pub(super) fn read(
         id: token_id(claims)?,
         issued_at: date(claims, "iat")?,
         scopes: scopes(claims.get(&issuer.scopes_claim))?,
-        fields: fields(claims, issuer)?,
+        claims: Arc::new(Kept { fields: fields(claims, issuer)?, kept: keep(claims, kept) }),
         ends_at,
     })
 }
@@ -130,7 +132,7 @@ fn is_printable(text: &str, longest: usize) -> bool {
 
 /// The claims that the upstream is told. A claim that is not there is no field; one that no field can
 /// carry is refused, since to leave it out would say that it is not there.
-fn fields(claims: &Claims, issuer: &JwtIssuer) -> Result<Arc<[Field]>, InvalidReason> {
+fn fields(claims: &Claims, issuer: &JwtIssuer) -> Result<Box<[Field]>, InvalidReason> {
     let mut fields = Vec::with_capacity(issuer.headers.len());
     for (header, claim) in &issuer.headers {
         let text = match claims.get(claim) {
@@ -143,6 +145,20 @@ fn fields(claims: &Claims, issuer: &JwtIssuer) -> Result<Arc<[Field]>, InvalidRe
         fields.push((header.clone(), value.ok_or(InvalidReason::HeaderClaim)?));
     }
     Ok(fields.into())
+}
+
+/// The claims that rules count by, where they are there. One that is no single value, or a long one, is
+/// as good as absent: then the rule counts the consumer.
+fn keep(claims: &Claims, names: &[Arc<str>]) -> Box<[(Arc<str>, Box<str>)]> {
+    let value = |name: &Arc<str>| {
+        let text: Box<str> = match claims.get(&**name)? {
+            Value::String(text) => text.as_str().into(),
+            value @ (Value::Number(_) | Value::Bool(_)) => value.to_string().into(),
+            Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        };
+        (!text.is_empty() && text.len() <= MAX_KEPT).then(|| (Arc::clone(name), text))
+    };
+    names.iter().filter_map(value).collect()
 }
 
 /// A list of texts, or one text with spaces (RFC 8693 4.2).

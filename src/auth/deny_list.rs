@@ -98,7 +98,7 @@ mod tests {
             id: id.map(Arc::from),
             issued_at,
             scopes: Arc::default(),
-            fields: Arc::default(),
+            claims: Arc::default(),
             ends_at: i64::MAX,
         }
     }

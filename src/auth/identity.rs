@@ -1,7 +1,9 @@
 //! The vocabulary of identity: consumers, credentials, callers, and what a route asks for.
 
+use crate::expressions;
 use crate::telemetry::Clock;
 use http::{HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -111,10 +113,33 @@ pub struct Caller {
     pub plan: Arc<str>,
     /// What the credential may do.
     pub scopes: Arc<[Arc<str>]>,
-    /// What the upstream is told of a token's claims.
-    pub claims: Arc<[Field]>,
+    /// What is kept of a token's claims.
+    pub claims: Arc<Claims>,
     /// How requests carry all this; made by the first that does.
     pub fields: Fields,
+}
+
+/// What is kept of a verified token's claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// What the upstream is told.
+    pub fields: Box<[Field]>,
+    /// What rules count by, name and value.
+    pub kept: Box<[(Arc<str>, Box<str>)]>,
+}
+
+impl Claims {
+    /// The value of a claim that rules count by.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.kept.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
+}
+
+impl expressions::Claims for Claims {
+    fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get(name).map(Cow::Borrowed)
+    }
 }
 
 /// Header fields that say who a caller is, made once and kept with it. They follow from the rest, so

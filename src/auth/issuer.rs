@@ -99,6 +99,15 @@ impl Generation {
         }
         Self(hash.0.finalize().into())
     }
+
+    /// Where the claims of these names are kept with a token: one that was verified without them has
+    /// lost them.
+    pub(super) fn keeping(self, names: &[Arc<str>]) -> Self {
+        let mut hash = Parts(Sha256::new());
+        hash.part(&self.0);
+        hash.list(names.iter().map(|name| &**name));
+        Self(hash.0.finalize().into())
+    }
 }
 
 /// A digest of parts, each with its length before it.

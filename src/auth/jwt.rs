@@ -10,7 +10,7 @@
 use super::claims::{self, optional_text};
 use super::compact::{self, Compact};
 use super::denied::InvalidReason;
-use super::identity::Field;
+use super::identity::Claims;
 use super::issuer::{Generation, IssuerKeys, JwtIssuer};
 use super::key::{KeyId, KeySet, MAX_KID, Mismatch};
 use super::remote_keys::{RemoteKeySets, RemoteKeys};
@@ -24,6 +24,8 @@ use std::time::Duration;
 pub(super) struct Issuers {
     list: Vec<Issuer>,
     headers: Vec<HeaderName>,
+    /// Claims that are kept with a token, of every issuer.
+    kept: Arc<[Arc<str>]>,
 }
 
 struct Issuer {
@@ -57,8 +59,8 @@ pub(super) struct Verified {
     /// `iat`, in seconds since 1970.
     pub(super) issued_at: Option<i64>,
     pub(super) scopes: Arc<[Arc<str>]>,
-    /// What the upstream is told of its claims.
-    pub(super) fields: Arc<[Field]>,
+    /// What is kept of its claims.
+    pub(super) claims: Arc<Claims>,
     /// Seconds since 1970 at which it ends, leeway included.
     pub(super) ends_at: i64,
 }
@@ -97,7 +99,16 @@ impl Issuers {
             },
             definition: Arc::clone(definition),
         };
-        Self { list: definitions.iter().map(issuer).collect(), headers }
+        Self { list: definitions.iter().map(issuer).collect(), headers, kept: Arc::default() }
+    }
+
+    /// The same, keeping the claims of these names with each token.
+    pub(super) fn keeping(mut self, names: Arc<[Arc<str>]>) -> Self {
+        for issuer in &mut self.list {
+            issuer.generation = issuer.generation.keeping(&names);
+        }
+        self.kept = names;
+        self
     }
 
     /// The headers in which upstreams are told of claims.
@@ -134,7 +145,7 @@ impl Issuers {
         let mut refused = InvalidReason::Issuer;
         let mut missing = Vec::new();
         for issuer in candidates {
-            match issuer.verify(&token, &asks, &claims, now) {
+            match issuer.verify(&token, &asks, (&claims, &*self.kept), now) {
                 Ok(verified) => return Ok((verified, issuer.generation)),
                 Err(Unverified::Missing(remote)) => missing.extend(remote),
                 // What an issuer says of its own token tells more than that it is not another's.
@@ -210,7 +221,7 @@ impl Issuer {
         &self,
         token: &Compact<'_>,
         asks: &Asks<'_>,
-        claims: &Map<String, Value>,
+        claims: (&Map<String, Value>, &[Arc<str>]),
         now: Duration,
     ) -> Result<Verified, Unverified> {
         let prove =

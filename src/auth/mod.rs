@@ -48,7 +48,7 @@ pub use denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 pub use directory::{Directory, Lookup};
 pub use follow::{FeedEvent, follow};
 pub use identity::{
-    ApiKeys, Caller, Consumer, Credential, Field, Fields, Method, Requirement, UnixTime,
+    ApiKeys, Caller, Claims, Consumer, Credential, Field, Fields, Method, Requirement, UnixTime,
 };
 pub use issuer::{IssuerKeys, JwtIssuer};
 pub use jwks::{Jwks, NotASet, RefusedKey};

@@ -73,7 +73,7 @@ impl Token {
     }
 
     fn caller(&self, consumer: Arc<Consumer>) -> Caller {
-        let Verified { issuer, subject, scopes, plan, fields, .. } = &self.verified;
+        let Verified { issuer, subject, scopes, plan, claims, .. } = &self.verified;
         Caller {
             plan: Arc::clone(plan.as_ref().unwrap_or(&consumer.plan)),
             consumer,
@@ -82,7 +82,7 @@ impl Token {
                 subject: Arc::clone(subject),
             },
             scopes: Arc::clone(scopes),
-            claims: Arc::clone(fields),
+            claims: Arc::clone(claims),
             fields: Fields::default(),
         }
     }
@@ -94,13 +94,14 @@ struct Bytes;
 
 impl Weighter<TokenDigest, Arc<Token>> for Bytes {
     fn weight(&self, _: &TokenDigest, token: &Arc<Token>) -> u64 {
-        let Verified { consumer, subject, id, scopes, plan, fields, .. } = &token.verified;
+        let Verified { consumer, subject, id, scopes, plan, claims, .. } = &token.verified;
         let scopes: usize = scopes.iter().map(|scope| scope.len() + 48).sum();
         let id = id.as_ref().map_or(0, |id| id.len());
         let plan = plan.as_ref().map_or(0, |plan| plan.len());
         // Once as claims, once more as the fields of a request.
-        let fields: usize = fields.iter().map(|(_, value)| 2 * (value.len() + 96)).sum();
-        let bytes = 512 + 3 * consumer.len() + subject.len() + id + plan + scopes + fields;
+        let fields: usize = claims.fields.iter().map(|(_, value)| 2 * (value.len() + 96)).sum();
+        let kept: usize = claims.kept.iter().map(|(_, value)| value.len() + 64).sum();
+        let bytes = 512 + 3 * consumer.len() + subject.len() + id + plan + scopes + fields + kept;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

@@ -136,6 +136,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Peers whose `X-Forwarded-For` and request ids are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether `X-RateLimit-*` are sent beside `RateLimit`.
+    pub legacy_rate_limit_headers: bool,
 }
 
 /// How the process ends.

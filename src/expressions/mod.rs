@@ -40,6 +40,7 @@ use cel::{Context, Env, ExecutionError, Program, Value};
 use checker::Checker;
 use reference::{Reader, Reference};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use types::{Kind, Shape};
@@ -133,6 +134,13 @@ impl PartialEq for Expression {
 }
 
 impl Eq for Expression {}
+
+impl Hash for Expression {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.checked.place.hash(state);
+        self.checked.source.hash(state);
+    }
+}
 
 impl Language {
     /// Compiles the text that stands at `place`, as `route/orders/when`.

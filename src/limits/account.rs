@@ -112,59 +112,64 @@ impl Account {
         self.share = None;
     }
 
-    /// Takes one where nobody else counts; what is left after it.
-    pub(super) const fn take_here(&mut self, permits: u64) -> Option<u64> {
-        if self.used >= permits {
-            return None;
-        }
-        self.used += 1;
-        self.pending += 1;
-        Some(permits - self.used)
+    /// Takes `cost` where nobody else counts; what is left after it.
+    pub(super) const fn take_here(&mut self, permits: u64, cost: u64) -> Option<u64> {
+        let Some(left) = permits.saturating_sub(self.used).checked_sub(cost) else { return None };
+        self.used += cost;
+        self.pending += cost;
+        Some(left)
     }
 
     /// Undoes [`Account::take_here`].
-    pub(super) const fn give_back_here(&mut self) {
-        self.used = self.used.saturating_sub(1);
-        self.pending = self.pending.saturating_sub(1);
+    pub(super) const fn give_back_here(&mut self, cost: u64) {
+        self.used = self.used.saturating_sub(cost);
+        self.pending = self.pending.saturating_sub(cost);
     }
 
-    /// Takes one of those that are held; what is left after it.
-    pub(super) fn take_held(&mut self, permits: u64, now: Moment) -> Option<u64> {
-        self.pace.count(now);
-        self.held = self.held.checked_sub(1)?;
-        self.pending += 1;
+    /// Takes `cost` of those that are held; what is left after it.
+    pub(super) fn take_held(&mut self, permits: u64, cost: u64, now: Moment) -> Option<u64> {
+        self.pace.count(u32::try_from(cost).unwrap_or(u32::MAX), now);
+        self.held = self.held.checked_sub(cost)?;
+        self.pending += cost;
         Some(permits.saturating_sub(self.used) + self.held)
     }
 
-    /// Puts one back among those that are held.
-    pub(super) const fn give_back_held(&mut self) {
-        self.held += 1;
-        self.pending = self.pending.saturating_sub(1);
+    /// Puts `cost` back among those that are held.
+    pub(super) const fn give_back_held(&mut self, cost: u64) {
+        self.held += cost;
+        self.pending = self.pending.saturating_sub(cost);
     }
 
-    /// Takes one of this task's share of what was left when Redis was last seen. It owes it to the
-    /// fleet's counter, unless that may have been charged already.
-    pub(super) fn take_share(&mut self, permits: u64, tasks: u64, owes: bool) -> Option<u64> {
-        if let Some(held) = self.held.checked_sub(1) {
+    /// Takes `cost` of this task's share of what was left when Redis was last seen: what as many
+    /// requests take as are left for each task, rounded up. It owes it to the fleet's counter, unless
+    /// that may have been charged already.
+    pub(super) fn take_share(
+        &mut self,
+        permits: u64,
+        cost: u64,
+        tasks: u64,
+        owes: bool,
+    ) -> Option<u64> {
+        if let Some(held) = self.held.checked_sub(cost) {
             self.held = held;
         } else {
-            let left = permits.saturating_sub(self.used);
-            let share = self.share.get_or_insert(left.div_ceil(tasks.max(1)));
-            *share = share.checked_sub(1)?;
-            self.owed += u64::from(owes);
+            let requests = permits.saturating_sub(self.used) / cost.max(1);
+            let share = self.share.get_or_insert(requests.div_ceil(tasks.max(1)) * cost);
+            *share = share.checked_sub(cost)?;
+            self.owed += if owes { cost } else { 0 };
         }
-        self.pending += 1;
+        self.pending += cost;
         Some(self.share.unwrap_or(self.held))
     }
 
-    /// Takes one although nobody has said yet what is used; whether that may be.
-    pub(super) const fn take_blind(&mut self) -> bool {
+    /// Takes `cost` although nobody has said yet what is used; whether that may be.
+    pub(super) const fn take_blind(&mut self, cost: u64) -> bool {
         if self.blind >= BLIND {
             return false;
         }
         self.blind += 1;
-        self.owed += 1;
-        self.pending += 1;
+        self.owed += cost;
+        self.pending += cost;
         true
     }
 
@@ -174,33 +179,35 @@ impl Account {
     }
 
     /// Counts what was let through although nobody could count it.
-    pub(super) const fn take_uncounted(&mut self) {
-        self.pending += 1;
+    pub(super) const fn take_uncounted(&mut self, cost: u64) {
+        self.pending += cost;
     }
 
-    /// How many to ask for: one for the request itself, and what will be needed soon.
-    pub(super) fn size(&self, permits: u64, tasks: u64) -> u64 {
+    /// How many to ask for: `cost` for the request itself, and what others will need soon.
+    pub(super) fn size(&self, permits: u64, cost: u64, tasks: u64) -> u64 {
         let most = permits.saturating_sub(self.used) / (PARTS * tasks.max(1));
-        if self.asking { 1 } else { ((self.pace.rate * AHEAD) as u64).min(most).max(1) }
+        let ahead = ((self.pace.rate * AHEAD) as u64).min(most);
+        // A part of a request is of no use.
+        if self.asking { cost } else { (ahead - ahead % cost.max(1)).max(cost) }
     }
 
     /// How many to ask for ahead of need, if it is time; whoever gets an answer here must ask.
-    pub(super) fn wants(&mut self, permits: u64, tasks: u64) -> Option<u64> {
-        let size = self.size(permits, tasks);
-        if self.asking || size < 2 || self.held > size / 2 {
+    pub(super) fn wants(&mut self, permits: u64, cost: u64, tasks: u64) -> Option<u64> {
+        let size = self.size(permits, cost, tasks);
+        if self.asking || size < 2 * cost || self.held > size / 2 {
             return None;
         }
         self.asking = true;
         Some(size)
     }
 
-    /// What Redis gave, one of them for a request if `used` says so.
-    pub(super) const fn granted(&mut self, granted: u64, used: bool, remaining: u64, permits: u64) {
-        self.held += granted.saturating_sub(used as u64);
+    /// What Redis gave, `used` of them for a request.
+    pub(super) const fn granted(&mut self, granted: u64, used: u64, remaining: u64, permits: u64) {
+        self.held += granted.saturating_sub(used);
         let paid = if self.owed < self.held { self.owed } else { self.held };
         self.owed -= paid;
         self.held -= paid;
-        self.pending += used as u64;
+        self.pending += used;
         self.saw(remaining, permits);
     }
 
@@ -212,9 +219,9 @@ impl Account {
     }
 
     /// What to give back, since it is not in use.
-    pub(super) fn unused(&mut self, now: Moment, permits: u64, tasks: u64) -> u64 {
+    pub(super) fn unused(&mut self, now: Moment, permits: u64, cost: u64, tasks: u64) -> u64 {
         let idle = now.since(self.pace.last()) >= TERM;
-        let keep = if idle { 0 } else { self.size(permits, tasks) };
+        let keep = if idle { 0 } else { self.size(permits, cost, tasks) };
         let unused = self.held.saturating_sub(keep);
         self.held -= unused;
         unused
@@ -293,7 +300,7 @@ mod tests {
         {
             let mut account = account(kept);
             account.seed(3);
-            assert!(!used || account.take_here(10).is_some());
+            assert!(!used || account.take_here(10, 1).is_some());
             assert!(!account.is_idle(NOON + Duration::from_secs(15)));
             assert_eq!(account.is_idle(NOON + soon), forgotten, "{kept} {used}");
             account.drain();
@@ -301,7 +308,7 @@ mod tests {
             assert!(account.is_idle(NOON + day));
         }
         let mut held = account(true);
-        held.granted(2, true, 7, 10);
+        held.granted(2, 1, 7, 10);
         held.drain();
         assert!(!held.is_idle(NOON + soon), "what is held must go back first");
     }
@@ -309,11 +316,11 @@ mod tests {
     #[test]
     fn what_was_let_through_blind_is_paid_with_the_first_that_the_counter_gives() {
         let mut account = account(true);
-        assert!(account.is_new() && account.take_blind());
-        assert!(!account.take_blind(), "only once");
+        assert!(account.is_new() && account.take_blind(1));
+        assert!(!account.take_blind(1), "only once");
         account.seed(200);
         assert_eq!((account.used(), account.owed()), (200, 1), "the counter does not know of it");
-        account.granted(2, true, 98, 300);
+        account.granted(2, 1, 98, 300);
         assert_eq!((account.held(), account.owed()), (0, 0));
         assert_eq!(account.drain().unwrap().used, 2);
     }

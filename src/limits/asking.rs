@@ -11,7 +11,7 @@ use super::few::Few;
 use super::fleet::{Account as Asked, Answer, FleetError, Flow, Take, Taken};
 use super::grant::Left;
 use super::leasing::DEADLINE;
-use super::ledger::Ledger;
+use super::ledger::{Denial, Ledger};
 use super::rule_set::Gauge;
 use super::vitals::Tally;
 use std::pin::Pin;
@@ -115,7 +115,7 @@ impl Ledger {
             return Err(FleetError::Broken);
         };
         let subject = first.counted.subject;
-        let mut takes: Vec<_> = group.iter().map(|charge| self.question(charge)).collect();
+        let mut takes: Vec<_> = group.iter().filter_map(|charge| self.question(charge)).collect();
         let left = || deadline.saturating_duration_since(Instant::now());
         if left().is_zero() {
             return Err(FleetError::Timeout);
@@ -141,13 +141,16 @@ impl Ledger {
         fleet.take(subject, &takes, left()).await
     }
 
-    fn question(&self, charge: &Charge<'_>) -> Take {
+    fn question(&self, charge: &Charge<'_>) -> Option<Take> {
         let (account, want) = match charge.rule.gauge {
-            Gauge::Rate(meter) => (Asked::Flow(Flow::of(meter)), 1),
             Gauge::Quota(quota) => self.quota_question(charge, quota),
+            Gauge::Rate(meter) => (Asked::Flow(Flow::of(meter)), charge.cost.get().into()),
+            // It is counted here.
+            Gauge::Concurrency(_) => return None,
         };
         let rule = Arc::clone(&charge.rule.id);
-        Take { rule, account, want, least: 1, shadow: charge.rule.shadow }
+        let least = charge.cost.get().into();
+        Some(Take { rule, account, want, least, shadow: charge.rule.shadow })
     }
 
     /// Takes in what the fleet's counter said.
@@ -165,7 +168,8 @@ impl Ledger {
                 Outcome::Granted(left)
             } else {
                 let until = asked + QUOTA_DENIAL.min(left.next);
-                self.denials.insert(charge.counted.key, (gauge, until));
+                let denial = Denial { gauge, cost: charge.cost, until };
+                self.denials.insert(charge.counted.key, denial);
                 Outcome::Refused(left.next)
             };
             if charged && taken.granted > 0 {
@@ -176,19 +180,21 @@ impl Ledger {
         charge.outcome = if taken.granted > 0 {
             Outcome::Granted(Left::new(taken.remaining, taken.wait))
         } else {
-            self.denials.insert(charge.counted.key, (gauge, asked + taken.wait));
+            let denial = Denial { gauge, cost: charge.cost, until: asked + taken.wait };
+            self.denials.insert(charge.counted.key, denial);
             Outcome::Refused(taken.wait)
         };
     }
 
     /// Refuses without asking what was refused before, until the moment that was named then.
     pub(super) fn recall(&self, charge: &mut Charge<'_>) {
-        let Some((gauge, until)) = self.denials.get(&charge.counted.key) else { return };
+        let Some(denial) = self.denials.get(&charge.counted.key) else { return };
+        let Denial { gauge, cost, until } = denial;
         let now = self.clock.now();
-        if gauge == charge.rule.gauge && now < until {
+        if gauge == charge.rule.gauge && cost <= charge.cost && now < until {
             Tally::add(&self.tally.denied_from_memory, 1);
             let wait = match gauge {
-                Gauge::Rate(_) => until.since(now),
+                Gauge::Concurrency(_) | Gauge::Rate(_) => until.since(now),
                 Gauge::Quota(quota) => self.span(quota).left(self.clock.unix_time()),
             };
             charge.outcome = Outcome::Refused(wait);

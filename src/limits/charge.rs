@@ -3,12 +3,14 @@
 use super::few::Few;
 use super::gcra::{Counter, Meter};
 use super::grant::{Grant, Left, Nearest};
+use super::in_flight::Permit;
 use super::refused::{Refused, Stopped, Unavailable};
 use super::rule_set::Prepared;
 use super::subject::Counted;
 use super::wire::Policies;
 use crate::telemetry::Moment;
 use std::cmp::Reverse;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +63,11 @@ pub(super) enum Origin {
 pub(super) struct Charge<'r> {
     pub(super) rule: &'r Prepared,
     pub(super) counted: Counted,
+    /// How many permits the request takes.
+    pub(super) cost: NonZeroU32,
     pub(super) way: Way,
+    /// Its place among the requests in flight.
+    pub(super) permit: Option<Permit>,
     /// A question was sent and not answered: it may have been charged.
     pub(super) sent: bool,
     pub(super) origin: Origin,
@@ -69,8 +75,24 @@ pub(super) struct Charge<'r> {
 }
 
 impl<'r> Charge<'r> {
-    pub(super) const fn new(rule: &'r Prepared, counted: Counted, way: Way) -> Self {
-        Self { rule, counted, way, sent: false, origin: Origin::Gone, outcome: Outcome::Open }
+    pub(super) const fn new(
+        rule: &'r Prepared,
+        counted: Counted,
+        cost: NonZeroU32,
+        way: Way,
+    ) -> Self {
+        let (origin, outcome) = (Origin::Gone, Outcome::Open);
+        Self { rule, counted, cost, way, permit: None, sent: false, origin, outcome }
+    }
+
+    /// What it takes of a number of permits.
+    pub(super) fn permits(&self) -> u64 {
+        self.cost.get().into()
+    }
+
+    /// How near its rule is to refusing such requests, the nearest first.
+    fn nearness(&self, left: Left) -> (u32, Reverse<Duration>) {
+        (left.remaining / self.cost, Reverse(left.next))
     }
 
     /// Whether the request may not go on because of this rule.
@@ -88,7 +110,7 @@ impl<'r> Charge<'r> {
 }
 
 /// The answer, now that every rule has spoken.
-pub(super) fn answer(charges: &Few<Charge<'_>>, policies: Policies) -> Result<Grant, Stopped> {
+pub(super) fn answer(charges: &mut Few<Charge<'_>>, policies: Policies) -> Result<Grant, Stopped> {
     if !charges.iter().any(Charge::stops) {
         return Ok(grant(charges, policies));
     }
@@ -102,28 +124,32 @@ pub(super) fn answer(charges: &Few<Charge<'_>>, policies: Policies) -> Result<Gr
     }
 }
 
-fn grant(charges: &Few<Charge<'_>>, policies: Policies) -> Grant {
+fn grant(charges: &mut Few<Charge<'_>>, policies: Policies) -> Grant {
     let mut grant = Grant { policies, ..Grant::default() };
-    let mut nearest: Option<(&Prepared, Left)> = None;
-    for charge in charges.iter() {
+    let mut nearest: Option<(&Prepared, Left, _)> = None;
+    for charge in charges.iter_mut() {
+        let permit = charge.permit.take();
+        permit.into_iter().for_each(|permit| grant.permits.push(permit));
         match charge.outcome {
             Outcome::Refused(_) | Outcome::Unavailable => {
                 grant.would_refuse.push(Arc::clone(&charge.rule.id));
             }
             Outcome::Granted(left) if !charge.rule.shadow => {
-                if nearest.is_none_or(|(_, other)| nearness(left) < nearness(other)) {
-                    nearest = Some((charge.rule, left));
+                let nearness = charge.nearness(left);
+                if nearest.is_none_or(|(_, _, other)| nearness < other) {
+                    nearest = Some((charge.rule, left, nearness));
                 }
             }
             Outcome::Granted(_) | Outcome::Open | Outcome::Uncounted => {}
         }
     }
-    grant.nearest = nearest.map(|(rule, left)| Nearest { quoted: Arc::clone(&rule.quoted), left });
+    grant.nearest = nearest.map(|(rule, left, _)| Nearest {
+        quoted: Arc::clone(&rule.quoted),
+        remaining: left.remaining,
+        next: rule.is_timed().then_some(left.next),
+        allowed: rule.allowed(),
+    });
     grant
-}
-
-const fn nearness(left: Left) -> (u32, Reverse<Duration>) {
-    (left.remaining, Reverse(left.next))
 }
 
 fn refuse(charges: &Few<Charge<'_>>, policies: &Policies) -> Refused {
@@ -131,6 +157,8 @@ fn refuse(charges: &Few<Charge<'_>>, policies: &Policies) -> Refused {
     let mut refused = Refused {
         rule: Arc::default(),
         retry_after: Duration::ZERO,
+        timed: true,
+        allowed: 0,
         quoted: Arc::default(),
         policy: policies.value(),
         violated: refusing().map(|(rule, _)| Arc::clone(&rule.name)).collect(),
@@ -138,6 +166,8 @@ fn refuse(charges: &Few<Charge<'_>>, policies: &Policies) -> Refused {
     if let Some((rule, wait)) = refusing().max_by_key(|(_, wait)| *wait) {
         refused.rule = Arc::clone(&rule.id);
         refused.quoted = Arc::clone(&rule.quoted);
+        refused.timed = rule.is_timed();
+        refused.allowed = rule.allowed();
         refused.retry_after = wait;
     }
     refused

@@ -152,9 +152,15 @@ mod tests {
                 let keys = (0..12).map(|i| key((i * stride + n) % 12));
                 let mut held = counters.hold(keys.clone());
                 for key in keys {
-                    held.counter(key, meter(u32::MAX), now).unwrap().take(now).unwrap();
+                    held.counter(key, meter(u32::MAX), now)
+                        .unwrap()
+                        .take(NonZeroU32::MIN, now)
+                        .unwrap();
                 }
-                held.overflow(key(0), meter(u32::MAX), now).unwrap().take(now).unwrap();
+                held.overflow(key(0), meter(u32::MAX), now)
+                    .unwrap()
+                    .take(NonZeroU32::MIN, now)
+                    .unwrap();
             }
         };
         std::thread::scope(|scope| {
@@ -163,7 +169,7 @@ mod tests {
             }
         });
         let mut held = counters.hold((0..12).map(key));
-        let left = |counter: &mut Counter| counter.take(now).unwrap().remaining();
+        let left = |counter: &mut Counter| counter.take(NonZeroU32::MIN, now).unwrap().remaining();
         let taken = u32::MAX - 1 - 4 * 5_000;
         for n in 0..12 {
             assert_eq!(held.counter(key(n), meter(u32::MAX), now).map(left), Some(taken), "{n}");
@@ -182,7 +188,7 @@ mod tests {
                 .filter(|n| {
                     let mut held = counters.hold(std::iter::once(key(*n)));
                     let counter = held.counter(key(*n), meter(1), now);
-                    counter.is_some_and(|counter| counter.take(now).is_ok())
+                    counter.is_some_and(|counter| counter.take(NonZeroU32::MIN, now).is_ok())
                 })
                 .count();
             // Each shard has its part of the whole, rounded up.

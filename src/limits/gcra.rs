@@ -39,12 +39,17 @@ impl Meter {
         Self { permits: rate.permits, burst, tasks: NonZeroU16::MIN, per: rate.per }
     }
 
-    /// What each of `tasks` may let through when they cannot count together.
-    pub(super) fn share(self, tasks: u32) -> Self {
+    /// What each of `tasks` may let through when they cannot count together: at least one request that
+    /// takes `cost`.
+    pub(super) fn share(self, tasks: u32, cost: NonZeroU32) -> Self {
         let tasks = u16::try_from(tasks).unwrap_or(MOST_TASKS).min(MOST_TASKS);
         let tasks = NonZeroU16::new(tasks).unwrap_or(NonZeroU16::MIN);
         let burst = self.burst.get() / u32::from(tasks.get());
-        Self { tasks, burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN), ..self }
+        Self {
+            tasks,
+            burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN).max(cost.min(self.burst)),
+            ..self
+        }
     }
 
     /// The whole rate, for the fleet.
@@ -71,9 +76,9 @@ impl Meter {
         u128::from(self.burst.get()) * self.cost()
     }
 
-    /// The largest debt that leaves room for one more permit.
-    fn room(self) -> u128 {
-        self.full() - self.cost()
+    /// What a request takes, in ticks: never more than the whole burst.
+    fn price(self, permits: NonZeroU32) -> u128 {
+        u128::from(permits.min(self.burst).get()) * self.cost()
     }
 
     fn ticks(self, moment: Moment) -> u128 {
@@ -126,28 +131,37 @@ impl Counter {
         self.meter = meter;
     }
 
-    /// Takes one permit.
+    /// Takes so many permits, all or none; of a smaller burst, all of it.
     ///
     /// # Errors
-    /// None is left; one will be after the returned time, and not a nanosecond sooner.
-    pub(super) fn take(&mut self, now: Moment) -> Result<Standing, Duration> {
+    /// Fewer are left; they will be there after the returned time, and not a nanosecond sooner.
+    pub(super) fn take(&mut self, permits: NonZeroU32, now: Moment) -> Result<Standing, Duration> {
         let debt = self.debt(now);
-        let room = self.meter.room();
+        let price = self.meter.price(permits);
+        // The largest debt that leaves room for them.
+        let room = self.meter.full() - price;
         if debt > room {
             return Err(self.meter.span(debt - room));
         }
-        let debt = debt + self.meter.cost();
+        let debt = debt + price;
         self.tat = self.meter.ticks(now) + debt;
         Ok(Standing { debt, meter: self.meter })
     }
 
-    /// Puts back a permit that was taken at `then` and not used.
+    /// Puts back permits that were taken at `then` and not used.
     ///
-    /// What may have been regained of it since is kept: others may have used that already.
-    pub(super) fn give_back(&mut self, meter: Meter, then: Moment, now: Moment) {
+    /// What may have been regained of them since is kept: others may have used that already.
+    pub(super) fn give_back(
+        &mut self,
+        permits: NonZeroU32,
+        meter: Meter,
+        then: Moment,
+        now: Moment,
+    ) {
         if self.meter == meter {
             let regained = self.meter.ticks(now).saturating_sub(self.meter.ticks(then));
-            self.tat = self.tat.saturating_sub(self.meter.cost().saturating_sub(regained));
+            let price = self.meter.price(permits).saturating_sub(regained);
+            self.tat = self.tat.saturating_sub(price);
         }
     }
 
@@ -191,6 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const ONE: NonZeroU32 = NonZeroU32::MIN;
     const PERIODS: [Period; 4] = [Period::Second, Period::Minute, Period::Hour, Period::Day];
     /// Far enough from zero that an idle counter is in the past.
     const START: u64 = 1 << 50;
@@ -268,7 +283,7 @@ mod tests {
         for (permits, per, burst, arrivals) in table {
             let mut counter = Counter::idle(meter(permits, per, burst));
             for (n, (arrival, wait)) in arrivals.iter().enumerate() {
-                let waited = counter.take(at(*arrival)).err();
+                let waited = counter.take(ONE, at(*arrival)).err();
                 let expected = wait.map(Duration::from_nanos);
                 assert_eq!(waited, expected, "{permits}/{per:?} burst {burst}: arrival {n}");
             }
@@ -282,9 +297,9 @@ mod tests {
             let mut counter = Counter::idle(meter(permits, Period::Second, BURST as u32));
             let mut now = at(0);
             for n in 0..1_000_000_u64 {
-                if let Err(wait) = counter.take(now) {
+                if let Err(wait) = counter.take(ONE, now) {
                     now = now + wait;
-                    counter.take(now).unwrap();
+                    counter.take(ONE, now).unwrap();
                 }
                 let due = u128::from(n.saturating_sub(BURST - 1)) * u128::from(SECOND);
                 let due = due.div_ceil(u128::from(permits));
@@ -301,17 +316,17 @@ mod tests {
             let slowest = meter(1, per, u32::MAX);
             for meter in [largest, slowest] {
                 let mut counter = Counter::idle(meter);
-                assert_eq!(counter.take(end).unwrap().remaining(), u32::MAX - 1);
+                assert_eq!(counter.take(ONE, end).unwrap().remaining(), u32::MAX - 1);
                 counter.tat = meter.ticks(end) + meter.full();
-                assert_eq!(counter.take(end), Err(meter.span(meter.cost())));
+                assert_eq!(counter.take(ONE, end), Err(meter.span(meter.cost())));
                 // A clock that went back by centuries makes it strict, not wrong.
-                assert!(counter.take(Moment::default()).is_err());
+                assert!(counter.take(ONE, Moment::default()).is_err());
                 for other in [largest, slowest] {
                     let mut counter = counter;
                     counter.adopt(other, end);
-                    assert!(counter.take(end).is_err());
+                    assert!(counter.take(ONE, end).is_err());
                     counter.adopt(meter, Moment::default());
-                    assert!(counter.take(Moment::default()).is_err());
+                    assert!(counter.take(ONE, Moment::default()).is_err());
                 }
             }
         }
@@ -337,11 +352,11 @@ mod tests {
         ];
         for (old, taken, new, left) in table {
             let mut counter = Counter::idle(old);
-            (0..taken).for_each(|_| assert!(counter.take(at(0)).is_ok()));
+            (0..taken).for_each(|_| assert!(counter.take(ONE, at(0)).is_ok()));
             counter.adopt(new, at(0));
             let mut admitted = 0;
             let wait = loop {
-                match counter.take(at(0)) {
+                match counter.take(ONE, at(0)) {
                     Ok(_) => admitted += 1,
                     Err(wait) => break wait,
                 }
@@ -381,7 +396,7 @@ mod tests {
         fn no_window_admits_more_than_burst_and_rate_allow((meter, arrivals) in traffic()) {
             let mut counter = Counter::idle(meter);
             let admitted: Vec<_> =
-                arrivals.into_iter().filter(|now| counter.take(at(*now)).is_ok()).collect();
+                arrivals.into_iter().filter(|now| counter.take(ONE, at(*now)).is_ok()).collect();
             for (i, first) in admitted.iter().enumerate() {
                 for (j, last) in admitted.iter().enumerate().skip(i) {
                     // n ≤ burst + (last - first) × permits ÷ period
@@ -400,12 +415,12 @@ mod tests {
                 if counter.is_idle(at(now)) {
                     (since, admitted) = (now, 0);
                 }
-                if counter.take(at(now)).is_ok() {
+                if counter.take(ONE, at(now)).is_ok() {
                     admitted += 1;
                 } else {
                     // admitted > burst - 1 + (now - since) × permits ÷ period
                     let regained = u128::from(now - since) * meter.permit_count();
-                    prop_assert!(admitted * meter.cost() > meter.room() + regained);
+                    prop_assert!(admitted * meter.cost() > meter.full() - meter.cost() + regained);
                 }
             }
         }
@@ -414,12 +429,12 @@ mod tests {
         fn a_wait_is_exact_to_the_nanosecond((meter, arrivals) in traffic()) {
             let mut counter = Counter::idle(meter);
             for now in arrivals {
-                if let Err(wait) = counter.take(at(now)) {
+                if let Err(wait) = counter.take(ONE, at(now)) {
                     let then = at(now) + wait;
                     prop_assert!(wait >= Duration::from_nanos(1));
-                    let early = counter.clone().take(then - Duration::from_nanos(1));
+                    let early = counter.clone().take(ONE, then - Duration::from_nanos(1));
                     prop_assert_eq!(early, Err(Duration::from_nanos(1)));
-                    prop_assert!(counter.clone().take(then).is_ok());
+                    prop_assert!(counter.clone().take(ONE, then).is_ok());
                 }
             }
         }
@@ -428,10 +443,10 @@ mod tests {
         fn what_is_told_to_remain_does_and_no_more((meter, arrivals) in traffic()) {
             let mut counter = Counter::idle(meter);
             for now in arrivals {
-                let Ok(standing) = counter.take(at(now)) else { continue };
+                let Ok(standing) = counter.take(ONE, at(now)) else { continue };
                 let takes = |now: Moment| {
                     let mut counter = counter;
-                    std::iter::from_fn(|| counter.take(now).ok()).count()
+                    std::iter::from_fn(|| counter.take(ONE, now).ok()).count()
                 };
                 let (remaining, next) = (standing.remaining() as usize, at(now) + standing.next());
                 prop_assert_eq!(takes(at(now)), remaining);
@@ -448,7 +463,7 @@ mod tests {
             rest in 0..SECOND,
         ) {
             let mut counter = Counter::idle(old);
-            let _refused = (0..taken).filter(|_| counter.take(at(0)).is_err()).count();
+            let _refused = (0..taken).filter(|_| counter.take(ONE, at(0)).is_err()).count();
             counter.adopt(new, at(rest));
             prop_assert!(counter.debt(at(rest)) <= new.full());
             let again = { let mut twice = counter; twice.adopt(new, at(rest)); twice };

@@ -1,23 +1,29 @@
 //! What the limits said to a request that may go on.
 
-use super::wire::{self, Policies};
+use super::in_flight::Permits;
+use super::wire::{self, Legacy, Policies};
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One request was taken from each counter that applies.
-#[derive(Clone, Debug, Default)]
+/// One request was taken from each counter that applies. Until this is dropped it is in flight.
+#[derive(Debug, Default)]
 pub struct Grant {
     pub(super) policies: Policies,
     pub(super) nearest: Option<Nearest>,
     pub(super) would_refuse: Vec<Arc<str>>,
+    pub(super) permits: Permits,
 }
 
 /// The enforced rule that will refuse first.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Nearest {
     pub(super) quoted: Arc<str>,
-    pub(super) left: Left,
+    pub(super) remaining: u32,
+    /// How long until there is one more; of requests in flight nobody knows.
+    pub(super) next: Option<Duration>,
+    /// What the rule allows in all.
+    pub(super) allowed: u32,
 }
 
 /// What a rule has left for one subject.
@@ -44,8 +50,15 @@ impl Grant {
     /// flow.
     #[must_use]
     pub fn rate_limit(&self) -> Option<HeaderValue> {
-        let Nearest { quoted, left } = self.nearest.as_ref()?;
-        wire::rate_limit(quoted, left.remaining, left.next)
+        let Nearest { quoted, remaining, next, .. } = self.nearest.as_ref()?;
+        wire::rate_limit(quoted, *remaining, *next)
+    }
+
+    /// The same for clients that know only the fields of before the draft.
+    #[must_use]
+    pub fn legacy(&self) -> Option<Legacy> {
+        let Nearest { remaining, next, allowed, .. } = self.nearest.as_ref()?;
+        Some(Legacy::new(*allowed, *remaining, *next))
     }
 
     /// `RateLimit-Policy`: every enforced policy. `None` if nothing is enforced.

@@ -10,6 +10,7 @@ use super::grant::Left;
 use super::lease::{Lease, Next, Step};
 use super::ledger::Ledger;
 use super::vitals::Tally;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -22,11 +23,13 @@ pub(super) const DEADLINE: Duration = Duration::from_millis(20);
 struct Errand {
     subject: u128,
     key: u128,
+    /// What the request takes for which it was sent.
+    cost: NonZeroU32,
     take: Take,
 }
 
 impl Ledger {
-    /// Takes a permit that is here. [`Outcome::Open`] means that only an answer can tell. When there is
+    /// Takes permits that are here. [`Outcome::Open`] means that only an answer can tell. When there is
     /// no room for one more lease, the rule is counted exactly.
     pub(super) fn take_leased(self: &Arc<Self>, charge: &mut Charge<'_>, meter: Meter) {
         if !self.try_lease(charge, meter, true) {
@@ -42,7 +45,7 @@ impl Ledger {
         let found = self.leases.entry(charge.counted.key, since, Lease::default, |lease| {
             let now = self.clock.now();
             lease.go_by(meter);
-            (lease.take(now, first), lease.wants(now))
+            (lease.take(charge.cost, now, first), lease.wants(charge.cost, now))
         });
         let Some((step, wants)) = found else { return false };
         match step {
@@ -92,11 +95,12 @@ impl Ledger {
         let errand = Errand {
             subject: charge.counted.subject,
             key: charge.counted.key,
+            cost: charge.cost,
             take: Take {
                 rule: Arc::clone(&charge.rule.id),
                 account: Asked::Flow(Flow::of(meter)),
-                want: want.into(),
-                least: 1,
+                want: want.max(charge.cost.get()).into(),
+                least: charge.cost.get().into(),
                 shadow: false,
             },
         };
@@ -110,7 +114,7 @@ impl Ledger {
             let now = self.clock.now();
             let found = self.leases.find(errand.key, |lease| (lease.poll(now), lease.meter()));
             let Some((Some(want), meter)) = found else { return };
-            errand.take.want = want.into();
+            errand.take.want = want.max(errand.cost.get()).into();
             if let Some(meter) = meter {
                 errand.take.account = Asked::Flow(Flow::of(meter));
             }
@@ -130,7 +134,7 @@ impl Ledger {
         };
         let told = self.leases.find(errand.key, |lease| {
             let next = match taken {
-                Some(taken) => lease.answered(asked, self.clock.now(), taken),
+                Some(taken) => lease.answered(errand.cost, asked, self.clock.now(), taken),
                 None => {
                     lease.failed();
                     Next::Rest

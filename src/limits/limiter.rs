@@ -118,7 +118,8 @@ impl Limiter {
         RuleSet::new(rules, &self.ledger.keyring)
     }
 
-    /// Takes one request from every rule of `sets`, or from none.
+    /// Takes one request from every rule of `sets`, or from none: first those of requests in flight, then
+    /// rates, quotas last. Its places among the requests in flight are in the grant.
     ///
     /// It waits only for rules that must ask the fleet's counters, and never longer than 20 ms. When
     /// several subjects have to be asked and one refuses, what the rates of the others gave is forfeited.
@@ -138,10 +139,12 @@ impl Limiter {
             Begun::Over(result) => result,
             Begun::Open(mut charges) => {
                 self.ledger.settle(&mut charges).await;
-                if charges.iter().any(Charge::stops) {
-                    charges.iter_mut().for_each(|charge| self.ledger.give_back(charge));
+                let stops = charges.iter().any(Charge::stops);
+                if stops {
+                    self.stop(&mut charges, sets)
+                } else {
+                    answer(&mut charges, policies(sets))
                 }
-                answer(&charges, policies(sets))
             }
         }
     }
@@ -153,7 +156,16 @@ impl Limiter {
         let mut charges = Few::new();
         for rule in sets.iter().flat_map(|set| set.rules()) {
             let counted = rule.counted(&mut named);
-            charges.push(Charge::new(rule, counted, ledger.way(rule, counted.subject)));
+            let (cost, way) = (rule.cost_of(subjects), ledger.way(rule, counted.subject));
+            charges.push(Charge::new(rule, counted, cost, way));
+        }
+        for charge in charges.iter_mut() {
+            if let Gauge::Concurrency(most) = charge.rule.gauge {
+                ledger.take_place(charge, most);
+            }
+        }
+        if charges.iter().any(Charge::stops) {
+            return Begun::Over(self.stop(&mut charges, sets));
         }
         let counted_here = charges.iter().filter(|charge| meter_here(charge, ledger).is_some());
         let mut held = ledger.counters.hold(counted_here.map(|charge| charge.counted.key));
@@ -169,21 +181,26 @@ impl Limiter {
         if charges.iter().any(Charge::stops) {
             Ledger::restore(&mut charges, &mut held);
             drop(held);
-            charges.iter_mut().for_each(|charge| ledger.give_back(charge));
-            return Begun::Over(answer(&charges, policies(sets)));
+            return Begun::Over(self.stop(&mut charges, sets));
         }
         drop(held);
         if charges.iter().any(|charge| charge.outcome == Outcome::Open) {
             return Begun::Open(Box::new(charges));
         }
-        Begun::Over(answer(&charges, policies(sets)))
+        Begun::Over(answer(&mut charges, policies(sets)))
+    }
+
+    /// Refuses, and gives back what can be.
+    fn stop(&self, charges: &mut Few<Charge<'_>>, sets: &[&RuleSet]) -> Result<Grant, Stopped> {
+        charges.iter_mut().for_each(|charge| self.ledger.give_back(charge));
+        answer(charges, policies(sets))
     }
 
     /// What a rule says that has no counter here, as far as that is known without waiting.
     fn take_beside_counters(&self, charge: &mut Charge<'_>) {
         let ledger = &self.ledger;
         match (charge.way, charge.rule.gauge) {
-            (Way::Here, Gauge::Rate(_)) => {}
+            (_, Gauge::Concurrency(_)) | (Way::Here, Gauge::Rate(_)) => {}
             (Way::Here, Gauge::Quota(quota)) => ledger.take_quota_here(charge, quota),
             (Way::Fall, _) => ledger.fall_back_beside_counters(charge),
             (Way::Lease, Gauge::Rate(meter)) => ledger.take_leased(charge, meter),
@@ -212,7 +229,9 @@ fn policies(sets: &[&RuleSet]) -> Policies {
 fn meter_here(charge: &Charge<'_>, ledger: &Ledger) -> Option<Meter> {
     match (charge.way, charge.rule.gauge, charge.rule.on_failure) {
         (Way::Here, Gauge::Rate(meter), _) => Some(meter),
-        (Way::Fall, Gauge::Rate(meter), OnStoreFailure::Share) => Some(meter.share(ledger.tasks())),
+        (Way::Fall, Gauge::Rate(meter), OnStoreFailure::Share) => {
+            Some(meter.share(ledger.tasks(), charge.rule.fixed_cost()))
+        }
         _ => None,
     }
 }
@@ -225,10 +244,12 @@ impl fmt::Debug for Limiter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::NoFacts;
     use super::super::fleet::{Answer, FleetError, Take, Work};
     use super::super::refused::Refused;
     use super::super::rule::{
-        Measure, Mode, OnStoreFailure, Period, Precision, Quota, QuotaPeriod, Rate, Scope, Subject,
+        Cost, Measure, Mode, OnStoreFailure, Period, Precision, Quota, QuotaPeriod, Rate, Scope,
+        Subject,
     };
     use super::super::subject::KeySubject;
     use super::*;
@@ -265,6 +286,7 @@ mod tests {
                 burst: count(burst),
             },
             subject,
+            cost: Cost::default(),
             mode: Mode::Enforce,
             scope: Scope::Fleet,
             precision: Precision::Leased,
@@ -277,7 +299,7 @@ mod tests {
     }
 
     fn from(address: &str) -> Subjects<'static> {
-        Subjects { address: address.parse().unwrap(), consumer: None, key: None }
+        Subjects { address: address.parse().unwrap(), consumer: None, key: None, facts: &NoFacts }
     }
 
     fn anyone() -> Subjects<'static> {
@@ -341,7 +363,7 @@ mod tests {
         let (flooded, other) = (quota("flooded"), quota("other"));
         let reserve = |set: &RuleSet, number: u32| {
             let address = std::net::Ipv4Addr::from_bits(number).into();
-            let subjects = Subjects { address, consumer: None, key: None };
+            let subjects = Subjects { address, consumer: None, key: None, facts: &NoFacts };
             limiter.reserve(&[set], &subjects).now_or_never().expect("an answer at once").is_ok()
         };
         let through = (0..260_000).filter(|n| reserve(&flooded, *n)).count();

@@ -1,4 +1,4 @@
-//! How often: rates and quotas, who they count, and the counters behind them.
+//! How often: rates, quotas and requests in flight, who they count, and the counters behind them.
 //!
 //! ```text
 //! Rule ─prepare─▶ RuleSet ─┐
@@ -8,6 +8,7 @@
 //!                                      a Counter (GCRA) here, for the task's rules and for shares
 //!                                      a Lease of the fleet's permits, or a question to FleetCounters
 //!                                      an Account of a quota, which lasts in UsageLog
+//!                                      a number InFlight, of which the Grant holds Permits
 //! ```
 //!
 //! Must stay true: any window of length T admits at most burst + rate × T for each rule and
@@ -20,10 +21,12 @@ mod asking;
 mod calendar;
 mod charge;
 mod counters;
+mod facts;
 mod few;
 pub mod fleet;
 mod gcra;
 mod grant;
+mod in_flight;
 mod lease;
 mod leasing;
 mod ledger;
@@ -41,14 +44,16 @@ pub mod usage;
 mod vitals;
 mod wire;
 
+pub use facts::{Facts, NoFacts};
 pub use grant::Grant;
 pub use limiter::Limiter;
 pub use refused::{Refused, Stopped, Unavailable};
 pub use rule::{
-    Measure, Mode, OnStoreFailure, Period, Plan, Precision, Quota, QuotaPeriod, Rate, Rule, Scope,
-    Subject,
+    Cost, Measure, Mode, OnStoreFailure, Period, Plan, Precision, Quota, QuotaPeriod, Rate, Rule,
+    Scope, Subject,
 };
 pub use rule_set::RuleSet;
 pub use subject::{KeySubject, Subjects};
 pub use tally::{Outcome, Tally};
 pub use vitals::Vitals;
+pub use wire::Legacy;

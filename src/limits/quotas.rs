@@ -9,7 +9,6 @@ use super::grant::Left;
 use super::leasing::DEADLINE;
 use super::ledger::Ledger;
 use super::rule::{Precision, Quota};
-use super::rule_set::Prepared;
 use super::subject::Counted;
 use super::usage::QuotaCount;
 use super::vitals::Tally;
@@ -32,6 +31,8 @@ pub(super) struct Errand {
     pub(super) subject: u128,
     pub(super) span: Span,
     pub(super) permits: u64,
+    /// What one request takes of it.
+    pub(super) cost: u64,
 }
 
 impl Ledger {
@@ -50,10 +51,10 @@ impl Ledger {
 
     pub(super) fn quota_here(&self, charge: &mut Charge<'_>, quota: Quota, ask_first: bool) {
         let left = self.span(quota).left(self.clock.unix_time());
-        let permits = permits(quota);
+        let (permits, cost) = (permits(quota), charge.permits());
         let mut key = self.account_key(charge, quota);
         let take = |account: &mut Account| {
-            (!ask_first || !account.is_new()).then(|| account.take_here(permits))
+            (!ask_first || !account.is_new()).then(|| account.take_here(permits, cost))
         };
         let mut taken = self.account(key, charge, quota, take);
         if taken.is_none() {
@@ -74,10 +75,11 @@ impl Ledger {
     /// Takes one of those that are held; without, [`Outcome::Open`] and [`Way::Ask`].
     pub(super) fn take_quota_held(self: &Arc<Self>, charge: &mut Charge<'_>, quota: Quota) {
         let key = self.account_key(charge, quota);
-        let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
+        let (permits, cost) = (permits(quota), charge.permits());
+        let tasks = u64::from(self.tasks());
         let found = self.account(key, charge, quota, |account| {
-            let taken = account.take_held(permits, self.clock.now());
-            (taken, taken.and_then(|_| account.wants(permits, tasks)))
+            let taken = account.take_held(permits, cost, self.clock.now());
+            (taken, taken.and_then(|_| account.wants(permits, cost, tasks)))
         });
         charge.way = Way::Ask;
         let Some((taken, wants)) = found else { return };
@@ -104,12 +106,13 @@ impl Ledger {
         ask_first: bool,
     ) -> Outcome {
         let key = self.account_key(charge, quota);
-        let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
+        let (permits, cost) = (permits(quota), charge.permits());
+        let tasks = u64::from(self.tasks());
         let left = self.span(quota).left(self.clock.unix_time());
         let owes = !charge.sent;
         let take = |account: &mut Account| {
             (!ask_first || !account.is_new() || account.held() > 0)
-                .then(|| account.take_share(permits, tasks, owes))
+                .then(|| account.take_share(permits, cost, tasks, owes))
         };
         let taken = self.account(key, charge, quota, take);
         match taken.or_else(|| self.spare_account(charge, quota, take)) {
@@ -122,21 +125,23 @@ impl Ledger {
     /// Counts one that is let through whatever was used.
     pub(super) fn count_without_limit(&self, charge: &Charge<'_>, quota: Quota) {
         let key = self.account_key(charge, quota);
-        self.account(key, charge, quota, Account::take_uncounted);
+        self.account(key, charge, quota, |account| account.take_uncounted(charge.permits()));
     }
 
     /// What to ask the fleet's counter of a quota, and for how many.
     pub(super) fn quota_question(&self, charge: &Charge<'_>, quota: Quota) -> (Asked, i64) {
         let span = self.span(quota);
-        let (permits, tasks) = (permits(quota), u64::from(self.tasks()));
+        let (permits, cost) = (permits(quota), charge.permits());
+        let tasks = u64::from(self.tasks());
         let key = key_of(charge.counted, span);
-        let size = match charge.rule.precision {
-            Precision::Exact => self.accounts.find(key, |account| 1 + account.owed()),
-            Precision::Leased => {
-                self.accounts.find(key, |account| account.size(permits, tasks) + account.owed())
-            }
-        };
-        (self.asked(span, permits, None), signed(size.unwrap_or(1)))
+        let size = self.accounts.find(key, |account| {
+            let size = match charge.rule.precision {
+                Precision::Exact => cost,
+                Precision::Leased => account.size(permits, cost, tasks),
+            };
+            size + account.owed()
+        });
+        (self.asked(span, permits, None), signed(size.unwrap_or(cost)))
     }
 
     fn asked(&self, span: Span, permits: u64, known: Option<u64>) -> Asked {
@@ -156,7 +161,7 @@ impl Ledger {
         let granted = u64::try_from(taken.granted).unwrap_or(0);
         let heard = self.account(key, charge, quota, |account| {
             if charged && granted > 0 {
-                account.granted(granted, true, taken.remaining, permits);
+                account.granted(granted, charge.permits(), taken.remaining, permits);
             } else if granted == 0 {
                 account.saw(taken.remaining, permits);
             }
@@ -170,30 +175,26 @@ impl Ledger {
         Left::new(taken.remaining + held, self.span(quota).left(self.clock.unix_time()))
     }
 
-    /// Gives one back that a request took and did not use.
-    pub(super) fn return_to_fleet(self: &Arc<Self>, rule: &Prepared, counted: Counted) {
-        let super::rule_set::Gauge::Quota(quota) = rule.gauge else { return };
-        let span = self.span(quota);
-        let key = key_of(counted, span);
-        self.accounts.find(key, Account::give_back_held);
+    /// Gives back what a request took and did not use.
+    pub(super) fn return_to_fleet(self: &Arc<Self>, charge: &Charge<'_>) {
+        let super::rule_set::Gauge::Quota(quota) = charge.rule.gauge else { return };
+        let key = self.account_key(charge, quota);
+        self.accounts.find(key, |account| account.give_back_held(charge.permits()));
         // It goes back with all else that is held and not in use.
         let tend = self.accounts.find(key, |account| !std::mem::replace(&mut account.tended, true));
         if let (Some(true), Some(fleet)) = (tend, &self.fleet) {
-            let rule = Arc::clone(&rule.id);
-            let permits = permits(quota);
-            let errand = Errand { key, rule, subject: counted.subject, span, permits };
-            fleet.start(Box::pin(Arc::clone(self).tend(errand)));
+            fleet.start(Box::pin(Arc::clone(self).tend(self.errand(charge, quota))));
         }
     }
 
     /// Takes more ahead of need.
     async fn fetch(self: Arc<Self>, errand: Errand, want: u64) {
-        let taken = self.ask_quota(&errand, signed(want), 1, None).await;
+        let taken = self.ask_quota(&errand, signed(want), signed(errand.cost), None).await;
         self.accounts.find(errand.key, |account| {
             account.asking = false;
             if let Some(taken) = taken {
                 let granted = u64::try_from(taken.granted).unwrap_or(0);
-                account.granted(granted, false, taken.remaining, errand.permits);
+                account.granted(granted, 0, taken.remaining, errand.permits);
             }
         });
     }
@@ -205,7 +206,7 @@ impl Ledger {
             let (now, tasks) = (self.clock.now(), u64::from(self.tasks()));
             let unused = self
                 .accounts
-                .find(errand.key, |account| account.unused(now, errand.permits, tasks));
+                .find(errand.key, |it| it.unused(now, errand.permits, errand.cost, tasks));
             if unused.is_some_and(|unused| unused > 0) {
                 let unused = unused.unwrap_or(0);
                 let back = self.ask_quota(&errand, -signed(unused), -signed(unused), None).await;
@@ -276,7 +277,8 @@ impl Ledger {
             let key = key_of(self.keyring.known(&count.rule, count.subject), span);
             self.accounts.find(key, |account| account.raise(*total));
             let rule = Arc::clone(&count.rule);
-            let errand = Errand { key, rule, subject: count.subject, span, permits: NO_LIMIT };
+            let errand =
+                Errand { key, rule, subject: count.subject, span, permits: NO_LIMIT, cost: 1 };
             errands.push((errand, *total));
         }
         if let Some(fleet) = &self.fleet {
@@ -292,6 +294,7 @@ impl Ledger {
             subject: charge.counted.subject,
             span,
             permits: permits(quota),
+            cost: charge.permits(),
         }
     }
 

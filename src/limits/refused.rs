@@ -1,6 +1,6 @@
 //! What the limits said to a request that may not go on.
 
-use super::wire;
+use super::wire::{self, Legacy};
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,10 @@ pub struct Refused {
     pub rule: Arc<str>,
     /// When all of them have something again, if nobody else takes it.
     pub retry_after: Duration,
+    /// Whether that is known; of requests in flight it is a guess.
+    pub(super) timed: bool,
+    /// What that rule allows in all.
+    pub(super) allowed: u32,
     pub(super) quoted: Arc<str>,
     pub(super) policy: Option<HeaderValue>,
     pub(super) violated: Vec<Arc<str>>,
@@ -39,10 +43,20 @@ pub struct Refused {
 
 impl Refused {
     /// `RateLimit` of the strictest rule. Its `t` equals `retry_after` in whole seconds, rounded
-    /// up, at least 1, as `Retry-After` is to be.
+    /// up, at least 1, as `Retry-After` is to be; of requests in flight there is none.
     #[must_use]
     pub fn rate_limit(&self) -> Option<HeaderValue> {
-        wire::rate_limit(&self.quoted, 0, self.retry_after)
+        wire::rate_limit(&self.quoted, 0, self.next())
+    }
+
+    /// The same for clients that know only the fields of before the draft.
+    #[must_use]
+    pub fn legacy(&self) -> Legacy {
+        Legacy::new(self.allowed, 0, self.next())
+    }
+
+    fn next(&self) -> Option<Duration> {
+        self.timed.then_some(self.retry_after)
     }
 
     /// `RateLimit-Policy`: every enforced policy.

@@ -1,5 +1,8 @@
-//! What a limit is: permits per period with a burst, counted per subject.
+//! What a limit is: permits per period with a burst, per calendar period, or at the same time, counted
+//! per subject.
 
+use crate::expressions::Expression;
+use http::HeaderName;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +69,8 @@ pub struct Quota {
 pub enum Measure {
     /// What may go on in a calendar period, however it is spread.
     Quota(Quota),
+    /// Requests in flight at the same time.
+    Concurrency(NonZeroU32),
     /// A flow, by the generic cell rate algorithm.
     Rate {
         /// The long-run rate.
@@ -113,12 +118,61 @@ pub enum OnStoreFailure {
 pub enum Subject {
     /// The resolved client address.
     Address,
+    /// A claim of the caller's token, for each issuer apart; without it the consumer.
+    Claim(Arc<str>),
     /// The consumer, over all of its keys and tokens.
     Consumer,
+    /// The value of a header, which the client chooses: it groups and does not protect. Without it
+    /// the consumer.
+    Header(HeaderName),
     /// The single credential.
     Key,
+    /// What an expression makes of the request; without it the consumer.
+    Expression(Expression),
     /// One counter for all requests that the rule applies to.
     Route,
+}
+
+/// How many permits one request takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Cost {
+    /// What an expression makes of the request: at least one, at most the burst or the quota.
+    Expression(Expression),
+    /// Always the same number. It is no more than the burst or the quota.
+    Fixed(NonZeroU32),
+}
+
+impl Rule {
+    /// The expressions that it has.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let subject = match &self.subject {
+            Subject::Expression(expression) => Some(expression),
+            _ => None,
+        };
+        let cost = match &self.cost {
+            Cost::Expression(expression) => Some(expression),
+            Cost::Fixed(_) => None,
+        };
+        subject.into_iter().chain(cost)
+    }
+
+    /// The same, with failures of its expressions counted as `count` says.
+    #[must_use]
+    pub fn counted(mut self, count: impl Fn(Expression) -> Expression) -> Self {
+        if let Subject::Expression(expression) = self.subject {
+            self.subject = Subject::Expression(count(expression));
+        }
+        if let Cost::Expression(expression) = self.cost {
+            self.cost = Cost::Expression(count(expression));
+        }
+        self
+    }
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self::Fixed(NonZeroU32::MIN)
+    }
 }
 
 /// Whether a rule refuses, or only counts what it would have refused.
@@ -145,6 +199,8 @@ pub struct Rule {
     pub measure: Measure,
     /// Whom it counts.
     pub subject: Subject,
+    /// How much of it one request takes.
+    pub cost: Cost,
     /// Whether it refuses.
     pub mode: Mode,
     /// Who shares its counters.

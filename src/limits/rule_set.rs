@@ -2,11 +2,12 @@
 
 use super::calendar;
 use super::gcra::Meter;
-use super::rule::{Measure, Mode, OnStoreFailure, Precision, Quota, Rule, Scope, Subject};
-use super::subject::{Counted, Keyring, Named, RuleKey};
+use super::rule::{Cost, Measure, Mode, OnStoreFailure, Precision, Quota, Rule, Scope, Subject};
+use super::subject::{Counted, Keyring, Named, RuleKey, Subjects};
 use super::wire;
 use http::HeaderValue;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Rules that apply together. Made by [`Limiter::prepare`](super::Limiter::prepare).
@@ -50,8 +51,19 @@ impl fmt::Debug for RuleSet {
 /// What a rule counts, ready for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gauge {
+    Concurrency(NonZeroU32),
     Quota(Quota),
     Rate(Meter),
+}
+
+/// The highest cost that can be paid at all.
+const fn most(measure: Measure) -> NonZeroU32 {
+    match measure {
+        // A request is one request.
+        Measure::Concurrency(_) => NonZeroU32::MIN,
+        Measure::Quota(quota) => quota.permits,
+        Measure::Rate { burst, .. } => burst,
+    }
 }
 
 /// One rule, ready to be counted.
@@ -68,6 +80,8 @@ pub(super) struct Prepared {
     pub(super) precision: Precision,
     pub(super) on_failure: OnStoreFailure,
     subject: Subject,
+    cost: Cost,
+    most: NonZeroU32,
     key: RuleKey,
     overflow: u128,
 }
@@ -80,6 +94,7 @@ impl Prepared {
             name: Arc::clone(&rule.name),
             quoted: wire::quote(&rule.name),
             gauge: match rule.measure {
+                Measure::Concurrency(most) => Gauge::Concurrency(most),
                 Measure::Quota(quota) => Gauge::Quota(quota),
                 Measure::Rate { rate, burst } => Gauge::Rate(Meter::new(rate, burst)),
             },
@@ -88,17 +103,55 @@ impl Prepared {
             precision: rule.precision,
             on_failure: rule.on_store_failure,
             subject: rule.subject.clone(),
+            cost: rule.cost.clone(),
+            most: most(rule.measure),
             key,
             overflow: keyring.overflow(key),
         }
     }
 
     fn policy(&self) -> String {
-        let (permits, window) = match self.gauge {
-            Gauge::Quota(quota) => (quota.permits, calendar::length(quota.per)),
-            Gauge::Rate(meter) => (meter.burst(), meter.window()),
+        let window = match self.gauge {
+            Gauge::Concurrency(most) => return wire::concurrency_policy(&self.quoted, most.get()),
+            Gauge::Quota(quota) => calendar::length(quota.per),
+            Gauge::Rate(meter) => meter.window(),
         };
-        wire::policy(&self.quoted, permits.get(), window)
+        wire::policy(&self.quoted, self.allowed(), window)
+    }
+
+    /// The most that one subject can take at once.
+    pub(super) fn allowed(&self) -> u32 {
+        match self.gauge {
+            Gauge::Concurrency(most) => most.get(),
+            Gauge::Quota(quota) => quota.permits.get(),
+            Gauge::Rate(meter) => meter.burst().get(),
+        }
+    }
+
+    /// Whether it can be said when there is more.
+    pub(super) const fn is_timed(&self) -> bool {
+        !matches!(self.gauge, Gauge::Concurrency(_))
+    }
+
+    /// How many permits this request takes.
+    pub(super) fn cost_of(&self, subjects: &Subjects<'_>) -> NonZeroU32 {
+        match &self.cost {
+            Cost::Fixed(permits) => *permits.min(&self.most),
+            Cost::Expression(expression) => {
+                let number = subjects.facts.known().and_then(|known| expression.number(known));
+                // Nothing is free, and nothing costs more than there can be.
+                let permits = number.unwrap_or(1).clamp(1, i64::from(self.most.get()));
+                u32::try_from(permits).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+            }
+        }
+    }
+
+    /// How many permits every request takes; what a share of the rule lets through at the least.
+    pub(super) fn fixed_cost(&self) -> NonZeroU32 {
+        match &self.cost {
+            Cost::Fixed(permits) => *permits.min(&self.most),
+            Cost::Expression(_) => NonZeroU32::MIN,
+        }
     }
 
     /// Whom it counts a request for.

@@ -99,7 +99,7 @@ impl Ledger {
 
     fn take_blind(&self, charge: &Charge<'_>, quota: Quota) -> Outcome {
         let key = self.account_key(charge, quota);
-        match self.account(key, charge, quota, Account::take_blind) {
+        match self.account(key, charge, quota, |account| account.take_blind(charge.permits())) {
             Some(true) => {
                 let left = self.span(quota).left(self.clock.unix_time());
                 Outcome::Granted(Left::new(0, left))

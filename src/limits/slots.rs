@@ -95,7 +95,7 @@ impl<E: Entry> Slots<E> {
 
 /// Keys are hashes under a secret: half of one is as good a hash as any.
 #[derive(Default)]
-struct Hashed(u64);
+pub(super) struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn finish(&self) -> u64 {

@@ -8,13 +8,15 @@
 //! Must stay true: what is hashed can be read back in only one way, on every machine. Each part is
 //! preceded by its kind and its length.
 
+use super::facts::Facts;
 use super::rule::Subject;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use std::fmt;
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 
 /// Whom a request can be counted for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Subjects<'a> {
     /// The resolved client address. IPv6 counts by /64, since a client has at least that many.
     pub address: IpAddr,
@@ -22,6 +24,18 @@ pub struct Subjects<'a> {
     pub consumer: Option<&'a str>,
     /// The credential, if there was one.
     pub key: Option<KeySubject<'a>>,
+    /// What else can be asked about the request.
+    pub facts: &'a dyn Facts,
+}
+
+impl fmt::Debug for Subjects<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subjects")
+            .field("address", &self.address)
+            .field("consumer", &self.consumer)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A single credential.
@@ -47,6 +61,9 @@ const IPV4: u8 = 4;
 const IPV6: u8 = 5;
 const OVERFLOW: u8 = 6;
 const RULE: u8 = 7;
+const CLAIM: u8 = 8;
+const HEADER: u8 = 9;
+const EXPRESSION: u8 = 10;
 
 /// Makes the keys of counters.
 pub(super) struct Keyring(SipHasher13);
@@ -73,12 +90,41 @@ impl Keyring {
 
     /// The hash of the one that `subject` picks for this request.
     ///
-    /// A caller without a consumer or a credential, on an open route, is counted by address: a
-    /// limit never lapses because there is nobody to name. A rule that counts all requests together
-    /// is a subject of its own, so that such rules are spread over the shards of a Redis Cluster.
+    /// A caller without a consumer or a credential, on an open route, is counted by address, and one
+    /// without the claim or the header by consumer: a limit never lapses because there is nobody to
+    /// name. A rule that counts all requests together is a subject of its own, so that such rules are
+    /// spread over the shards of a Redis Cluster. What two issuers claim is never the same.
     fn subject(&self, subject: &Subject, subjects: &Subjects<'_>, rule: RuleKey) -> u128 {
         match (subject, subjects.consumer, subjects.key) {
             (Subject::Route, ..) => self.hash(ROUTE, &[&rule.0.to_le_bytes()]),
+            (Subject::Claim(name), _, Some(KeySubject::Jwt { issuer, .. })) => {
+                match subjects.facts.claim(name) {
+                    Some(value) => {
+                        let parts = [issuer.as_bytes(), name.as_bytes(), value.as_bytes()];
+                        self.hash(CLAIM, &parts)
+                    }
+                    None => self.subject(&Subject::Consumer, subjects, rule),
+                }
+            }
+            (Subject::Claim(_), ..) => self.subject(&Subject::Consumer, subjects, rule),
+            (Subject::Header(name), ..) => match subjects.facts.header(name) {
+                Some(value) => self.hash(HEADER, &[name.as_str().as_bytes(), &value]),
+                None => self.subject(&Subject::Consumer, subjects, rule),
+            },
+            (Subject::Expression(expression), _, key) => {
+                match subjects.facts.known().and_then(|known| expression.text(known)) {
+                    Some(value) => {
+                        let issuer = match key {
+                            Some(KeySubject::Jwt { issuer, .. }) => issuer.as_bytes(),
+                            _ => &[],
+                        };
+                        let claims = expression.claims().next().is_some();
+                        let issuer = if claims { issuer } else { &[] };
+                        self.hash(EXPRESSION, &[issuer, value.as_bytes()])
+                    }
+                    None => self.subject(&Subject::Consumer, subjects, rule),
+                }
+            }
             (Subject::Consumer, Some(consumer), _) => self.hash(CONSUMER, &[consumer.as_bytes()]),
             (Subject::Key, _, Some(KeySubject::ApiKey(id))) => self.hash(API_KEY, &[id.as_bytes()]),
             (Subject::Key, _, Some(KeySubject::Jwt { issuer, subject })) => {
@@ -134,7 +180,9 @@ impl<'a> Named<'a> {
     pub(super) fn counted(&mut self, subject: &Subject, rule: RuleKey) -> Counted {
         let hash = || self.keyring.subject(subject, self.subjects, rule);
         let known = match subject {
-            Subject::Route => None,
+            Subject::Claim(_) | Subject::Expression(_) | Subject::Header(_) | Subject::Route => {
+                None
+            }
             Subject::Address => self.known.first_mut(),
             Subject::Consumer => self.known.get_mut(1),
             Subject::Key => self.known.get_mut(2),
@@ -146,6 +194,7 @@ impl<'a> Named<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::NoFacts;
     use super::*;
     use std::collections::HashMap;
 
@@ -154,7 +203,7 @@ mod tests {
         consumer: Option<&'a str>,
         key: Option<KeySubject<'a>>,
     ) -> Subjects<'a> {
-        Subjects { address: address.parse().unwrap(), consumer, key }
+        Subjects { address: address.parse().unwrap(), consumer, key, facts: &NoFacts }
     }
 
     #[test]

@@ -221,7 +221,7 @@ mod tests {
             // A hundred new subjects each second, none of them ever seen again.
             let now = moment(u32::try_from(n / 100).unwrap());
             let key = u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            table.counter(key, meter(1), now).unwrap().take(now).unwrap();
+            table.counter(key, meter(1), now).unwrap().take(NonZeroU32::MIN, now).unwrap();
             assert!(table.slots.len() <= 1024, "{} slots after {n}", table.slots.len());
         }
     }
@@ -231,7 +231,7 @@ mod tests {
         let mut table = Table::new(1_000_000);
         let mut fill = |n: u64, now| {
             let key = u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            table.counter(key, meter(1), now).unwrap().take(now).unwrap();
+            table.counter(key, meter(1), now).unwrap().take(NonZeroU32::MIN, now).unwrap();
             table.slots.len()
         };
         let flooded = (0..10_000).map(|n| fill(n, moment(0))).last().unwrap();
@@ -244,10 +244,20 @@ mod tests {
     fn a_full_table_takes_a_new_counter_only_when_one_is_idle() {
         let mut table = Table::new(3);
         for n in 0..3 {
-            table.counter(key(n), meter(1), moment(0)).unwrap().take(moment(0)).unwrap();
+            table
+                .counter(key(n), meter(1), moment(0))
+                .unwrap()
+                .take(NonZeroU32::MIN, moment(0))
+                .unwrap();
         }
         assert!(table.counter(key(3), meter(1), moment(0)).is_none());
-        assert!(table.counter(key(0), meter(1), moment(0)).unwrap().take(moment(0)).is_err());
+        assert!(
+            table
+                .counter(key(0), meter(1), moment(0))
+                .unwrap()
+                .take(NonZeroU32::MIN, moment(0))
+                .is_err()
+        );
         assert!(table.counter(key(3), meter(1), moment(1)).is_some());
         assert!(Table::new(0).counter(key(0), meter(1), moment(0)).is_none());
     }
@@ -279,7 +289,7 @@ mod tests {
                     None => prop_assert!(known.is_none() && map.len() >= most),
                     Some(counter) => {
                         let mut expected = known.unwrap_or(Counter::idle(meter(3)));
-                        prop_assert_eq!(counter.take(now), expected.take(now));
+                        prop_assert_eq!(counter.take(NonZeroU32::MIN, now), expected.take(NonZeroU32::MIN, now));
                         map.insert(n, expected);
                     }
                 }

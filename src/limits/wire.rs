@@ -28,6 +28,11 @@ pub(super) fn policy(quoted: &str, burst: u32, window: Duration) -> String {
     format!("{quoted};q={burst};w={}", whole_seconds(window))
 }
 
+/// A policy: `most` requests in flight at the same time.
+pub(super) fn concurrency_policy(quoted: &str, most: u32) -> String {
+    format!("{quoted};q={most};qu=\"concurrent-requests\"")
+}
+
 /// Several lists as one; `None` if there are none. One allocation, of the exact size.
 pub(super) fn join<'a>(lists: impl Iterator<Item = &'a [u8]> + Clone) -> Option<HeaderValue> {
     let size = lists.clone().map(|list| list.len() + 2).sum::<usize>().checked_sub(2)?;
@@ -65,15 +70,41 @@ impl Policies {
     }
 }
 
-/// `RateLimit`: `remaining` requests now, one more after `next`. One allocation, of the exact size.
-pub(super) fn rate_limit(quoted: &str, remaining: u32, next: Duration) -> Option<HeaderValue> {
+/// `RateLimit`: `remaining` permits now, one more after `next`, where that is known. One allocation,
+/// of the exact size.
+pub(super) fn rate_limit(
+    quoted: &str,
+    remaining: u32,
+    next: Option<Duration>,
+) -> Option<HeaderValue> {
     let (mut r, mut t) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let parts = [quoted, ";r=", r.format(remaining), ";t=", t.format(whole_seconds(next))];
+    let (name, seconds) = match next {
+        Some(next) => (";t=", t.format(whole_seconds(next))),
+        None => ("", ""),
+    };
+    let parts = [quoted, ";r=", r.format(remaining), name, seconds];
     let mut text = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
     for part in parts {
         text.extend_from_slice(part.as_bytes());
     }
     HeaderValue::try_from(text).ok()
+}
+
+/// `X-RateLimit-*`, for clients from before the draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Legacy {
+    /// `X-RateLimit-Limit`: the burst, the quota, or how many may be in flight.
+    pub limit: u32,
+    /// `X-RateLimit-Remaining`: permits that are left.
+    pub remaining: u32,
+    /// `X-RateLimit-Reset`: seconds until there is one more, where that is known.
+    pub reset: Option<u64>,
+}
+
+impl Legacy {
+    pub(super) fn new(limit: u32, remaining: u32, next: Option<Duration>) -> Self {
+        Self { limit, remaining, reset: next.map(whole_seconds) }
+    }
 }
 
 /// Rounded up, at least 1.
@@ -124,9 +155,24 @@ mod tests {
         ];
         assert_eq!(parse(&policies.unwrap()), expected);
 
-        let limit = rate_limit(&daily, 812, Duration::new(30_119, 1)).unwrap();
+        let limit = rate_limit(&daily, 812, Some(Duration::new(30_119, 1))).unwrap();
         assert_eq!(limit, "\"daily\";r=812;t=30120");
         assert_eq!(parse(&limit), [("daily".to_owned(), params(&[("r", 812), ("t", 30_120)]))]);
+        let limit = rate_limit(&daily, 7, None).unwrap();
+        assert_eq!(parse(&limit), [("daily".to_owned(), params(&[("r", 7)]))]);
+    }
+
+    #[test]
+    fn requests_in_flight_are_told_in_their_unit() {
+        let text = concurrency_policy(&quote("a \"b\""), 10);
+        let value = HeaderValue::try_from(text).unwrap();
+        let list = Parser::new(&value).parse::<List>().unwrap();
+        let [ListEntry::Item(item)] = &list[..] else { panic!("{list:?}") };
+        assert_eq!(item.bare_item.as_string().unwrap().as_str(), "a \"b\"");
+        let params = &item.params;
+        assert_eq!(params.len(), 2);
+        assert_eq!(i64::from(params["q"].as_integer().unwrap()), 10);
+        assert_eq!(params["qu"].as_string().unwrap().as_str(), "concurrent-requests");
     }
 
     #[test]
@@ -139,7 +185,7 @@ mod tests {
             ("", ""),
         ];
         for (name, read) in table {
-            let limit = rate_limit(&quote(name), 0, Duration::from_secs(1)).unwrap();
+            let limit = rate_limit(&quote(name), 0, Some(Duration::from_secs(1))).unwrap();
             assert_eq!(parse(&limit), [(read.to_owned(), params(&[("r", 0), ("t", 1)]))], "{name}");
         }
     }

@@ -17,7 +17,8 @@ pub(super) fn apply(
     exchange: &Exchange,
 ) {
     // Nothing is read anew where nothing is computed.
-    let head = if edits.computes() { exchange::head(session, exchange) } else { None };
+    let head =
+        if edits.expressions().next().is_some() { exchange::head(session, exchange) } else { None };
     let route = exchange.route().map(|route| &*route.name);
     let facts = head.as_ref().zip(route);
     let facts = facts.map(|(head, route)| head.facts(route, exchange.trail.caller.as_deref()));

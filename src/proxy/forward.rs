@@ -214,7 +214,7 @@ fn identity(caller: &Caller) -> Option<Box<[Field]>> {
         (name::CREDENTIAL, Some(credential)),
     ];
     let given = fields.into_iter().filter_map(|(name, text)| Some((name, text?)));
-    let claims = caller.claims.iter().map(|field| Some(field.clone()));
+    let claims = caller.claims.fields.iter().map(|field| Some(field.clone()));
     given
         .map(|(name, text)| Some((name, HeaderValue::from_bytes(text.as_bytes()).ok()?)))
         .chain(claims)

@@ -5,8 +5,8 @@
 use super::rejection::{BadBody, BadHead};
 use super::wire::HeadCaps;
 use crate::auth::{Caller, Credential};
-use crate::expressions::{self as facts, Facts};
-use crate::limits::{KeySubject, Subjects};
+use crate::expressions;
+use crate::limits::{Facts, KeySubject, Subjects};
 use crate::routing::{Asked, Origin, Target, parse_host};
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
@@ -126,8 +126,13 @@ impl<'a> Head<'a> {
 
     /// What expressions can read once it is known who calls.
     #[must_use]
-    pub fn facts<'s>(&'s self, route: &'s str, caller: Option<&'s Caller>) -> Facts<'s> {
-        let caller = caller.map(|caller| facts::Caller {
+    pub fn facts<'s>(
+        &'s self,
+        route: &'s str,
+        caller: Option<&'s Caller>,
+    ) -> expressions::Facts<'s> {
+        let claims = caller.map(|caller| &*caller.claims as &dyn expressions::Claims);
+        let caller = caller.map(|caller| expressions::Caller {
             consumer: &caller.consumer.username,
             id: &caller.consumer.id,
             plan: &caller.plan,
@@ -139,7 +144,7 @@ impl<'a> Head<'a> {
                 Credential::Jwt { subject, .. } => subject,
             },
         });
-        Facts { route: Some(route), caller, ..self.asked().facts() }
+        expressions::Facts { route: Some(route), caller, claims, ..self.asked().facts() }
     }
 
     /// The method that a CORS preflight asks about (Fetch standard, "CORS-preflight request").
@@ -154,7 +159,7 @@ impl<'a> Head<'a> {
 
     /// Whom limits count this request for.
     #[must_use]
-    pub fn subjects<'s>(&self, caller: Option<&'s Caller>) -> Subjects<'s> {
+    pub fn subjects<'s>(&self, caller: Option<&'s Caller>, facts: &'s dyn Facts) -> Subjects<'s> {
         Subjects {
             address: self.client,
             consumer: caller.map(|caller| &*caller.consumer.id),
@@ -162,6 +167,7 @@ impl<'a> Head<'a> {
                 Credential::ApiKey(id) => KeySubject::ApiKey(id),
                 Credential::Jwt { issuer, subject } => KeySubject::Jwt { issuer, subject },
             }),
+            facts,
         }
     }
 

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod drain;
 mod edits;
 pub mod exchange;
+mod facts;
 mod failure;
 mod forward;
 pub mod gate;

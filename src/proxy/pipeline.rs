@@ -3,6 +3,7 @@
 //! Must stay true: every action passes every check before it; only a CORS preflight, which
 //! browsers send without credentials, comes before them. Only this file makes an [`Admission`].
 
+use super::facts::RequestFacts;
 use super::head::Head;
 use super::policies::Policies;
 use super::rejection::Rejection;
@@ -86,7 +87,10 @@ async fn reserve(
     head: &Head<'_>,
     trail: &Trail,
 ) -> Result<Grant, Rejection> {
-    let subjects = head.subjects(trail.caller.as_deref());
+    let caller = trail.caller.as_deref();
+    let known = head.facts(&route.name, caller);
+    let facts = RequestFacts::new(caller, head.headers()).knowing(&known);
+    let subjects = head.subjects(caller, &facts);
     let sets = policies.sets(plan, &route.limits);
     let granted = limiter.reserve(sets.rules(), &subjects).await;
     let metrics = |id: &str| sets.metrics(id);

@@ -95,11 +95,12 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
-    /// Whether a value must be computed for each request.
-    #[must_use]
-    pub fn computes(&self) -> bool {
-        let computed = |(_, value): &(_, FieldValue)| matches!(value, FieldValue::Computed(_));
-        self.set.iter().chain(&self.add).any(computed)
+    /// The expressions that make a value for each request.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.set.iter().chain(&self.add).filter_map(|(_, value)| match value {
+            FieldValue::Computed(expression) => Some(expression),
+            FieldValue::Fixed(_) => None,
+        })
     }
 
     /// The same, with failures counted as `count` says.

@@ -133,7 +133,8 @@ impl Snapshot {
                 Arc::clone(&parts.tokens),
                 &parts.issuer_keys,
                 parts.clock.clone(),
-            ),
+            )
+            .keeping(policy::claims(&config, &rows)),
             routes: Routes::build(routes),
             upstreams,
             plans: policy::plans(&config, &rows, parts),

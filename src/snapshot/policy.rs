@@ -8,10 +8,11 @@ use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
 use crate::expressions::Expression;
-use crate::limits::{Plan, Rule, RuleSet};
+use crate::limits::{Plan, Rule, RuleSet, Subject};
+use crate::routing::HeaderEdits;
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Where a plan or policy that is in force comes from.
@@ -46,7 +47,9 @@ impl Limits {
     pub(super) fn build(rules: &[Rule], parts: &Parts) -> Self {
         let metrics =
             rules.iter().map(|rule| (Arc::clone(&rule.id), parts.metrics.rule(&rule.id))).collect();
-        Self { rules: parts.limiter.prepare(rules), metrics }
+        let counted = |rule: &Rule| rule.clone().counted(|it| parts.counted(it));
+        let rules: Vec<Rule> = rules.iter().map(counted).collect();
+        Self { rules: parts.limiter.prepare(&rules), metrics }
     }
 
     /// The metrics of the rule with this id, if it is one of these.
@@ -152,6 +155,47 @@ pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies 
         .withheld(DocumentKind::Policy)
         .map(|name| (Arc::clone(name), Arc::new(Policy::withheld(name, parts))));
     of_files.chain(withheld).chain(rows.policies().map(build(Origin::Row))).collect()
+}
+
+/// Claims that are kept with a token: so many of them at the most.
+const MAX_CLAIMS: usize = 16;
+
+/// The claims that rules count by and expressions read, those of the files first. The files have no more than there is room
+/// for; a rule of a row whose claim finds none counts consumers.
+pub(super) fn claims(config: &Config, rows: &Rows) -> Arc<[Arc<str>]> {
+    let of_routes = config.routes.iter().flat_map(|route| &route.limits);
+    let of_plans = config.plans.iter().flat_map(|plan| &plan.rules);
+    let of_policies = config.policies.iter().flat_map(|policy| &policy.rules);
+    let mut names = counted(of_routes.chain(of_plans).chain(of_policies));
+    let of_headers = (config.routes.iter())
+        .flat_map(|route| [&route.rewrite.request, &route.rewrite.response])
+        .flat_map(HeaderEdits::expressions);
+    let of_conditions = config.policies.iter().filter_map(|policy| policy.when.as_ref());
+    names.extend(of_headers.chain(of_conditions).flat_map(Expression::claims).cloned());
+    let of_plans = rows.plans().flat_map(|plan| &plan.rules);
+    let mut more = counted(of_plans.chain(rows.policies().flat_map(|policy| &policy.rules)));
+    let of_conditions = rows.policies().filter_map(|policy| policy.when.as_ref());
+    more.extend(of_conditions.flat_map(Expression::claims).cloned());
+    for name in more {
+        if names.len() >= MAX_CLAIMS && !names.contains(&name) {
+            log::warn!(claim:% = name, most = MAX_CLAIMS;
+                "too many claims are counted by; rules of rows with this one count consumers");
+            continue;
+        }
+        names.insert(name);
+    }
+    names.into_iter().collect()
+}
+
+fn counted<'r>(rules: impl Iterator<Item = &'r Rule>) -> BTreeSet<Arc<str>> {
+    let claims = |rule: &'r Rule| {
+        let subject = match &rule.subject {
+            Subject::Claim(name) => Some(name),
+            _ => None,
+        };
+        subject.into_iter().chain(rule.expressions().flat_map(Expression::claims)).cloned()
+    };
+    rules.flat_map(claims).collect()
 }
 
 /// `WWW-Authenticate` for a token that lacks one of these.

@@ -3,8 +3,8 @@
 use crate::redis_lab::RedisCluster;
 use datahub_gateway::limits::usage::UsageLog;
 use datahub_gateway::limits::{
-    Limiter, Measure, Mode, OnStoreFailure, Period, Precision, Quota, QuotaPeriod, Rate, Rule,
-    RuleSet, Scope, Stopped, Subject, Subjects,
+    Cost, Limiter, Measure, Mode, NoFacts, OnStoreFailure, Period, Precision, Quota, QuotaPeriod,
+    Rate, Rule, RuleSet, Scope, Stopped, Subject, Subjects,
 };
 use datahub_gateway::stores::redis::Settings;
 use datahub_gateway::stores::{Reactor, Redis};
@@ -61,6 +61,7 @@ pub(crate) fn rate(name: &str, permits: u32, per: Period, burst: u32) -> Rule {
         id: format!("plan/test/{name}").into(),
         measure: Measure::Rate { rate: Rate { permits: count(permits), per }, burst: count(burst) },
         subject: Subject::Consumer,
+        cost: Cost::default(),
         mode: Mode::Enforce,
         scope: Scope::Fleet,
         precision: Precision::Exact,
@@ -78,7 +79,7 @@ pub(crate) fn quota(name: &str, permits: u32, per: QuotaPeriod) -> Rule {
 }
 
 pub(crate) fn consumer(name: &str) -> Subjects<'_> {
-    Subjects { address: [192, 0, 2, 1].into(), consumer: Some(name), key: None }
+    Subjects { address: [192, 0, 2, 1].into(), consumer: Some(name), key: None, facts: &NoFacts }
 }
 
 /// One request, when it was sent and answered, and how it ended.

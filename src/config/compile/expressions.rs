@@ -43,6 +43,21 @@ pub(crate) fn computed(
     Some(expression)
 }
 
+/// What is computed for each request by a limit: `cost = { expr = "…" }`.
+pub(crate) fn value(
+    owner: Owner<'_>,
+    (key, span): (&str, Span),
+    text: Option<&At<String>>,
+    wanted: Wanted,
+    cx: &mut Context<'_>,
+) -> Option<Expression> {
+    let path: Vec<&str> = owner.path.iter().copied().chain([key]).collect();
+    let owner = Owner { path: &path, span };
+    let help = "write `{ expr = \"request.size / 1024 + 1\" }`";
+    let text = cx.required(text, owner, "expr", help)?;
+    cx.expression(text, &place(owner), Sees::Caller, wanted)
+}
+
 /// As metrics and the log name it: `route/orders/request_headers/set/X-Plan`.
 fn place(owner: Owner<'_>) -> String {
     let mut path = owner.path.iter();

@@ -1,12 +1,20 @@
 //! The limits of plans, policies and routes: one compiler for the three tables.
 
+use super::expressions::value;
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::schema::{self, At, Entries, Limit, LimitOwner, Text};
+use crate::config::schema::{
+    self, At, CostForm, Entries, Limit, LimitOwner, PartOfRequest, PerForm, Text,
+};
 use crate::config::source::Span;
-use crate::limits::{Measure, Mode, OnStoreFailure, Precision, Quota, Rate, Rule, Scope, Subject};
+use crate::expressions::{Language, Sees, Wanted};
+use crate::limits::{Cost, Measure, Mode, OnStoreFailure, Precision, Rate, Rule, Scope, Subject};
+use http::HeaderName;
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+/// The longest name of a claim.
+const MAX_CLAIM_NAME: usize = 256;
 
 /// The rules of a table with the name `of`, sorted by name.
 pub(crate) fn compile<W: LimitOwner>(
@@ -25,12 +33,20 @@ pub(crate) fn compile<W: LimitOwner>(
 }
 
 /// The limits that count callers, and where they say so.
-pub(crate) fn counting_callers<W>(
-    limits: &Entries<Limit<W>>,
-) -> impl Iterator<Item = (&At<String>, Span)> {
+pub(crate) fn counting_callers<'l, W>(
+    limits: &'l Entries<Limit<W>>,
+    language: &'l Language,
+) -> impl Iterator<Item = (&'l At<String>, Span)> {
     limits.0.iter().filter_map(|(name, limit)| {
         let per = &limit.value.per;
-        matches!(per.value, schema::Per::Consumer | schema::Per::Key).then_some((name, per.span))
+        let counts = match &per.value {
+            PerForm::Whom(whom) => matches!(whom, schema::Per::Consumer | schema::Per::Key),
+            PerForm::Part(PartOfRequest { expr: Some(expr), .. }) => language
+                .compile(&expr.value, "", Sees::Caller, Wanted::Text)
+                .is_ok_and(|expression| expression.asks_for_a_caller()),
+            PerForm::Part(part) => part.claim.is_some(),
+        };
+        counts.then_some((name, per.span))
     })
 }
 
@@ -43,25 +59,23 @@ fn rule<W: LimitOwner>(
     let of = owner.path.get(1).copied().unwrap_or_default();
     refuse_idle(owner, limit, cx);
     let measure = measure(owner, limit, cx);
+    let cost = cost(owner, &limit.cost, measure, cx);
+    let subject = subject(owner, &limit.per, cx);
     let name = cx.name(name)?;
     Some(Rule {
         id: format!("{}/{of}/{name}", W::KIND).into(),
         name,
         measure: measure?,
-        subject: match limit.per.value {
-            schema::Per::Address => Subject::Address,
-            schema::Per::Consumer => Subject::Consumer,
-            schema::Per::Key => Subject::Key,
-            schema::Per::Route => Subject::Route,
-        },
+        subject: subject?,
+        cost: cost?,
         mode: match limit.mode.value {
             schema::Mode::Enforce => Mode::Enforce,
             schema::Mode::Off => Mode::Off,
             schema::Mode::Shadow => Mode::Shadow,
         },
         scope: match limit.scope.value {
-            schema::Scope::Fleet => Scope::Fleet,
-            schema::Scope::Task => Scope::Task,
+            schema::Scope::Fleet if limit.concurrency.is_none() => Scope::Fleet,
+            schema::Scope::Fleet | schema::Scope::Task => Scope::Task,
         },
         precision: match limit.precision.value {
             schema::Precision::Exact => Precision::Exact,
@@ -75,32 +89,128 @@ fn rule<W: LimitOwner>(
     })
 }
 
-/// Exactly one of `rate` and `quota`.
+/// Exactly one of `rate`, `quota` and `concurrency`.
 fn measure<W>(owner: Owner<'_>, limit: &Limit<W>, cx: &mut Context<'_>) -> Option<Measure> {
-    let rate = limit.rate.as_ref().map(|text| (text, cx.read(text)));
-    let quota = limit.quota.as_ref().map(|text| (text, cx.read(text)));
-    match (rate, quota) {
-        (Some((text, rate)), None) => self::rate(text, rate?, limit.burst.as_ref(), cx),
-        (None, Some((_, quota))) => self::quota(owner, quota?, limit.burst.as_ref(), cx),
-        (Some((rate, _)), Some((quota, _))) => {
-            let message = format!("{} has a rate and a quota", owner.subject());
+    let rate = limit.rate.as_ref().map(|text| cx.read(text));
+    let quota = limit.quota.as_ref().map(|text| cx.read(text));
+    let given = [
+        limit.rate.as_ref().map(|it| ("a rate", it.span)),
+        limit.quota.as_ref().map(|it| ("a quota", it.span)),
+        limit.concurrency.as_ref().map(|it| ("a concurrency", it.span)),
+    ];
+    let mut given = given.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some((first, one)), Some((second, other))) => {
+            let message = format!("{} has {first} and {second}", owner.subject());
             cx.report(
                 Diagnostic::error(message)
-                    .at(quota.span, "this")
-                    .at(rate.span, "and this")
+                    .at(other, "this")
+                    .at(one, "and this")
                     .help("give one of the two to a limit of its own"),
             );
             None
         }
-        (None, None) => {
-            if !cx.is_lost(owner, "rate") && !cx.is_lost(owner, "quota") {
+        (None, _) => {
+            let keys = ["rate", "quota", "concurrency"];
+            if !keys.iter().any(|key| cx.is_lost(owner, key)) {
                 let message = format!("{} counts nothing", owner.subject());
                 cx.report(
                     Diagnostic::error(message)
-                        .at(owner.span, "`rate` or `quota` is missing")
+                        .at(owner.span, "`rate`, `quota` or `concurrency` is missing")
                         .help("add a rate, as `rate = \"10/s\"`, or `quota = \"10000/day\"`"),
                 );
             }
+            None
+        }
+        (Some(_), None) => {
+            let burst = limit.burst.as_ref();
+            if let (Some(rate), Some(text)) = (rate, &limit.rate) {
+                return self::rate(text, rate?, burst, cx);
+            }
+            if let Some(quota) = quota {
+                refuse_burst(owner, burst, "a quota can be used up at once", cx);
+                return Some(Measure::Quota(quota?));
+            }
+            refuse_burst(owner, burst, "this many may be in flight at once anyway", cx);
+            let most = limit.concurrency.as_ref()?;
+            Some(Measure::Concurrency(NonZeroU32::new(most.value)?))
+        }
+    }
+}
+
+/// What a request takes: no more than there can ever be.
+fn cost(
+    owner: Owner<'_>,
+    cost: &At<CostForm>,
+    measure: Option<Measure>,
+    cx: &mut Context<'_>,
+) -> Option<Cost> {
+    let permits = match &cost.value {
+        CostForm::Permits(permits) => NonZeroU32::new(*permits)?,
+        CostForm::Computed(_) if matches!(measure, Some(Measure::Concurrency(_))) => {
+            NonZeroU32::MIN
+        }
+        CostForm::Computed(table) => {
+            return value(owner, ("cost", cost.span), table.expr.as_ref(), Wanted::Number, cx)
+                .map(Cost::Expression);
+        }
+    };
+    let (most, what) = match measure {
+        Some(Measure::Concurrency(_)) if cost.is_given() => {
+            let message = format!("`cost` has no effect in {}", owner.subject());
+            cx.report(
+                Diagnostic::error(message)
+                    .at(cost.span, "a request in flight is one request")
+                    .help("remove `cost`"),
+            );
+            return None;
+        }
+        Some(Measure::Concurrency(_)) | None => return Some(Cost::Fixed(permits)),
+        Some(Measure::Quota(quota)) => (quota.permits, "quota"),
+        Some(Measure::Rate { burst, .. }) => (burst, "burst"),
+    };
+    if permits > most {
+        let message = format!("{} lets nothing through", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(cost.span, format!("a request takes more than the whole {what} of {most}"))
+                .help(format!("lower `cost`, or raise the {what}")),
+        );
+        return None;
+    }
+    Some(Cost::Fixed(permits))
+}
+
+fn subject(owner: Owner<'_>, per: &At<PerForm>, cx: &mut Context<'_>) -> Option<Subject> {
+    match &per.value {
+        PerForm::Whom(schema::Per::Address) => Some(Subject::Address),
+        PerForm::Whom(schema::Per::Consumer) => Some(Subject::Consumer),
+        PerForm::Whom(schema::Per::Key) => Some(Subject::Key),
+        PerForm::Whom(schema::Per::Route) => Some(Subject::Route),
+        PerForm::Part(PartOfRequest { claim: Some(claim), header: None, expr: None }) => {
+            let length = claim.value.len();
+            if length == 0 || length > MAX_CLAIM_NAME {
+                let message = format!("{} counts by no claim", owner.subject());
+                let label = format!("a name has 1 to {MAX_CLAIM_NAME} bytes");
+                cx.report(Diagnostic::error(message).at(claim.span, label));
+                return None;
+            }
+            Some(Subject::Claim(claim.value.as_str().into()))
+        }
+        PerForm::Part(PartOfRequest { claim: None, header: Some(header), expr: None }) => {
+            let name: HeaderName = cx.read(header)?;
+            Some(Subject::Header(name))
+        }
+        PerForm::Part(PartOfRequest { claim: None, header: None, expr: Some(expr) }) => {
+            value(owner, ("per", per.span), Some(expr), Wanted::Text, cx).map(Subject::Expression)
+        }
+        PerForm::Part(_) => {
+            let message = format!("{} does not say whom it counts", owner.subject());
+            cx.report(
+                Diagnostic::error(message)
+                    .at(per.span, "exactly one of `claim`, `header` and `expr` is needed")
+                    .help("as `per = { claim = \"tenant\" }`"),
+            );
             None
         }
     }
@@ -121,40 +231,50 @@ fn rate(
     Some(Measure::Rate { rate, burst: permits })
 }
 
-fn quota(
-    owner: Owner<'_>,
-    quota: Quota,
-    burst: Option<&At<u32>>,
-    cx: &mut Context<'_>,
-) -> Option<Measure> {
+fn refuse_burst(owner: Owner<'_>, burst: Option<&At<u32>>, why: &str, cx: &mut Context<'_>) {
     if let Some(burst) = burst {
         let message = format!("`burst` has no effect in {}", owner.subject());
         cx.report(
             Diagnostic::error(message)
-                .at(burst.span, "a quota can be used up at once")
+                .at(burst.span, why)
                 .help("remove `burst`; a second limit with a `rate` can slow its use"),
         );
     }
-    Some(Measure::Quota(quota))
 }
 
-/// A task that counts for itself asks nobody else.
+/// A task that counts for itself asks nobody else, and requests in flight are always counted so.
 fn refuse_idle<W>(owner: Owner<'_>, limit: &Limit<W>, cx: &mut Context<'_>) {
-    if limit.scope.value != schema::Scope::Task {
-        return;
-    }
-    let keys =
-        [("precision", limit.precision.span), ("on_store_failure", limit.on_store_failure.span)];
+    let (by, label, help) = match &limit.concurrency {
+        Some(concurrency) => {
+            let label = "each task counts its own requests in flight";
+            (concurrency.span, label, "remove it; divide the number by the tasks you run")
+        }
+        None if limit.scope.value == schema::Scope::Task => {
+            (limit.scope.span, "each task counts for itself", "")
+        }
+        None => return,
+    };
+    let in_flight = limit.concurrency.is_some();
+    let fleet = in_flight && limit.scope.value == schema::Scope::Fleet;
+    let keys = [
+        ("scope", if fleet { limit.scope.span } else { Span::NOWHERE }),
+        ("precision", limit.precision.span),
+        ("on_store_failure", limit.on_store_failure.span),
+    ];
     for (key, span) in keys {
         if !span.is_somewhere() {
             continue;
         }
         let message = format!("`{key}` has no effect in {}", owner.subject());
+        let help = match in_flight {
+            true => help.to_owned(),
+            false => format!("remove `{key}`, or let the fleet count: `scope = \"fleet\"`"),
+        };
         cx.report(
             Diagnostic::error(message)
                 .at(span, "nothing is counted in Redis")
-                .at(limit.scope.span, "each task counts for itself")
-                .help(format!("remove `{key}`, or let the fleet count: `scope = \"fleet\"`")),
+                .at(by, label)
+                .help(help),
         );
     }
 }

@@ -193,7 +193,8 @@ fn refuse_callers(
     policy: &schema::Policy,
     cx: &mut Context<'_>,
 ) {
-    let limit = limits::counting_callers(&policy.limits).next();
+    let language = cx.language.clone();
+    let limit = limits::counting_callers(&policy.limits, &language).next();
     let asks = (policy.scopes.first().map(|scope| ("asks for scopes".to_owned(), scope.span)))
         .or_else(|| policy.plans.as_ref().map(|at| ("asks for a plan".to_owned(), at.span)))
         .or_else(|| policy.consumers.as_ref().map(|at| ("asks who calls".to_owned(), at.span)))

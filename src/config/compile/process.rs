@@ -199,6 +199,7 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
         write_timeout: write_timeout?,
         max_connections: usize::try_from(file.max_connections.value).ok()?,
         trusted_proxies: trusted_proxies?,
+        legacy_rate_limit_headers: file.legacy_rate_limit_headers.value,
     })
 }
 

@@ -145,7 +145,8 @@ pub(crate) fn scopes(list: &[At<String>], cx: &mut Context<'_>) -> Vec<Arc<str>>
 
 /// On an open route nobody is a caller.
 fn refuse_callers(name: &At<String>, route: &schema::Route, cx: &mut Context<'_>) {
-    for (limit, span) in limits::counting_callers(&route.limits) {
+    let language = cx.language.clone();
+    for (limit, span) in limits::counting_callers(&route.limits, &language) {
         let message = format!("limit `{}` counts callers that nobody knows", limit.value);
         cx.report(
             Diagnostic::error(message)

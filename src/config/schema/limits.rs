@@ -1,6 +1,6 @@
 //! `[plans.*]`, `[policies.*]`, and the limits that both and routes have.
 
-use super::{At, Entries, Text};
+use super::{At, CostForm, Entries, Per, PerForm, Text};
 use crate::limits::{Quota, Rate};
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -79,11 +79,14 @@ impl LimitOwner for OfRoute {
     const PER: Per = Per::Route;
 }
 
-/// A limit: a flow (`rate`), or so many in a calendar period (`quota`).
+/// A limit: a flow (`rate`), so many in a calendar period (`quota`), or so many at the same time
+/// (`concurrency`).
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, bound(deserialize = "W: LimitOwner"))]
 #[schemars(rename = "{W}Limit", bound = "W: LimitOwner + JsonSchema")]
-#[schemars(extend("oneOf" = [{ "required": ["rate"] }, { "required": ["quota"] }]))]
+#[schemars(extend("oneOf" = [
+    { "required": ["rate"] }, { "required": ["quota"] }, { "required": ["concurrency"] }
+]))]
 pub(crate) struct Limit<W> {
     /// Permits per s, min, h or d.
     pub(crate) rate: Option<At<Text<Rate>>>,
@@ -92,8 +95,13 @@ pub(crate) struct Limit<W> {
     pub(crate) burst: Option<At<u32>>,
     /// Instead of a rate: permits per minute, hour, day or month of the calendar, in UTC.
     pub(crate) quota: Option<At<Text<Quota>>>,
+    /// Instead of both: requests in flight at the same time. Each task counts for itself.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) concurrency: Option<At<u32>>,
+    /// Permits that one request takes, of a rate or a quota.
+    pub(crate) cost: At<CostForm>,
     /// Whom it counts.
-    pub(crate) per: At<Per>,
+    pub(crate) per: At<PerForm>,
     /// Whether it refuses.
     pub(crate) mode: At<Mode>,
     /// Who counts together.
@@ -112,7 +120,9 @@ impl<W: LimitOwner> Default for Limit<W> {
             rate: None,
             burst: None,
             quota: None,
-            per: At::default_is(W::PER),
+            concurrency: None,
+            cost: At::default_is(CostForm::Permits(1)),
+            per: At::default_is(PerForm::Whom(W::PER)),
             mode: At::default_is(Mode::Enforce),
             scope: At::default_is(Scope::Fleet),
             precision: At::default_is(Precision::Leased),
@@ -120,21 +130,6 @@ impl<W: LimitOwner> Default for Limit<W> {
             of: PhantomData,
         }
     }
-}
-
-/// Whom a limit counts.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum Per {
-    /// The consumer, over all of its keys and tokens.
-    Consumer,
-    /// The single credential.
-    Key,
-    /// The client address.
-    Address,
-    /// All requests that the limit applies to, together.
-    Route,
 }
 
 /// Whether a limit refuses.

@@ -11,6 +11,7 @@ mod cloudwatch;
 mod fleet;
 mod limits;
 mod parts;
+mod per;
 mod route;
 mod upstream;
 
@@ -18,9 +19,10 @@ pub(crate) use auth::{Auth, Jwt};
 pub(crate) use cloudwatch::CloudWatch;
 pub(crate) use fleet::{Admin, AdminToken, Cache, Fleet, Postgres, Redis, Store};
 pub(crate) use limits::{
-    Limit, LimitOwner, Mode, OfRoute, OnStoreFailure, Per, Plan, Policy, Precision, Scope,
+    Limit, LimitOwner, Mode, OfRoute, OnStoreFailure, Plan, Policy, Precision, Scope,
 };
 pub(crate) use parts::{At, Entries, OneOrMany, Text, TextOrTable, Workers};
+pub(crate) use per::{CostForm, PartOfRequest, Per, PerForm};
 pub(crate) use route::{
     AuthMethod, Computed, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
 };
@@ -153,6 +155,8 @@ pub(crate) struct Http {
     pub(crate) max_connections: At<u32>,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
     pub(crate) trusted_proxies: Vec<At<Text<IpNet>>>,
+    /// X-RateLimit-Limit, -Remaining and -Reset (seconds left) beside RateLimit, for old clients.
+    pub(crate) legacy_rate_limit_headers: At<bool>,
 }
 
 impl Default for Http {
@@ -167,6 +171,7 @@ impl Default for Http {
             write_timeout: Text::default_is("60s"),
             max_connections: At::default_is(20_000),
             trusted_proxies: Vec::new(),
+            legacy_rate_limit_headers: At::default_is(false),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::fleet::Taken;
 use super::gcra::Meter;
 use super::slots::Entry;
 use crate::telemetry::Moment;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -38,18 +39,18 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 /// What a request finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A permit.
+    /// Permits.
     Granted {
-        /// When it dies.
+        /// When the first of them dies.
         dies: Moment,
         /// What is left here, and was left in Redis when it was last asked.
         remaining: u64,
         /// What Redis said of when there is one more.
         next: Duration,
     },
-    /// Nothing, and Redis had nothing just now.
+    /// Too little, and Redis had too little just now.
     Empty(Duration),
-    /// Nothing here, and Redis was not asked since.
+    /// Too little here, and Redis was not asked since.
     Unknown,
 }
 
@@ -76,10 +77,10 @@ pub(super) struct Lease {
     pace: Pace,
     /// A question is under way, or will be when [`Next::Poll`] is over.
     asking: bool,
-    /// Redis had nothing left when it was last asked.
+    /// Redis had too little left when it was last asked.
     empty: bool,
     empty_until: Moment,
-    /// Requests that wait and that no question was asked for yet.
+    /// Permits that requests wait for and that no question was asked for yet.
     waiting: u32,
     beyond: u64,
     next: Duration,
@@ -92,15 +93,14 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes a permit. `first` is false for a request that waited and asks once more.
-    pub(super) fn take(&mut self, now: Moment, first: bool) -> Step {
+    /// Takes permits, all or none. `first` is false for a request that waited and asks once more.
+    pub(super) fn take(&mut self, cost: NonZeroU32, now: Moment, first: bool) -> Step {
+        let cost = cost.get();
         if first {
-            self.pace.count(now);
+            self.pace.count(cost, now);
         }
         self.bury(now);
-        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.permits > 0) {
-            batch.permits -= 1;
-            let dies = batch.dies;
+        if let Some(dies) = self.draw(cost) {
             let remaining = u64::from(self.left()) + self.beyond;
             return Step::Granted { dies, remaining, next: self.next };
         }
@@ -110,32 +110,59 @@ impl Lease {
         if self.empty && self.asking {
             return Step::Empty(self.next.max(Duration::from_millis(1)));
         }
-        self.waiting += u32::from(first);
+        if first {
+            self.waiting = self.waiting.saturating_add(cost);
+        }
         Step::Unknown
     }
 
-    /// How many permits to ask for now, if it is time; whoever gets an answer here must ask.
-    pub(super) fn wants(&mut self, now: Moment) -> Option<u32> {
+    /// Takes permits from the batches, those first that die first; when the first of them dies.
+    fn draw(&mut self, cost: u32) -> Option<Moment> {
+        if self.left() < cost {
+            return None;
+        }
+        let (mut wanted, mut dies) = (cost, None);
+        for batch in self.batches.iter_mut().filter(|batch| batch.permits > 0) {
+            let taken = batch.permits.min(wanted);
+            batch.permits -= taken;
+            wanted -= taken;
+            dies = dies.or(Some(batch.dies));
+            if wanted == 0 {
+                break;
+            }
+        }
+        dies
+    }
+
+    /// How many permits to ask for now that a request wanted `cost`, if it is time; whoever gets an
+    /// answer here must ask.
+    pub(super) fn wants(&mut self, cost: NonZeroU32, now: Moment) -> Option<u32> {
         if self.asking || now < self.empty_until {
             return None;
         }
         let (left, rate) = (self.left(), self.pace.rate);
         let runs_out = rate * AHEAD >= 1.0 && left as f32 <= rate * HEADROOM;
-        if !runs_out && (left > 0 || self.waiting == 0) {
+        if !runs_out && (left >= cost.get() || self.waiting == 0) {
             return None;
         }
         self.asking = true;
         Some(self.size())
     }
 
-    /// Takes in what Redis gave for a question that was asked at `asked`.
-    pub(super) fn answered(&mut self, asked: Moment, now: Moment, taken: Taken) -> Next {
+    /// Takes in what Redis gave for a question that was asked at `asked`, for requests that take `cost`.
+    pub(super) fn answered(
+        &mut self,
+        cost: NonZeroU32,
+        asked: Moment,
+        now: Moment,
+        taken: Taken,
+    ) -> Next {
         self.bury(now);
         self.add(Batch { permits: u32::try_from(taken.granted).unwrap_or(0), dies: asked + LIFE });
         self.bury(now);
         self.beyond = taken.remaining;
         self.next = taken.wait;
-        self.empty = taken.remaining == 0;
+        self.empty = taken.remaining < u64::from(cost.get());
         if self.empty {
             let pause = taken.wait.clamp(POLL, LIFE);
             self.empty_until = asked + pause;
@@ -166,11 +193,11 @@ impl Lease {
         self.waiting = 0;
     }
 
-    /// Puts back a permit that was not used.
-    pub(super) fn give_back(&mut self, dies: Moment, now: Moment) {
+    /// Puts back permits that were not used. All of them die with the first.
+    pub(super) fn give_back(&mut self, cost: NonZeroU32, dies: Moment, now: Moment) {
         match self.batches.iter_mut().find(|batch| batch.dies == dies && now < dies) {
-            Some(batch) => batch.permits += 1,
-            None => self.died += 1,
+            Some(batch) => batch.permits = batch.permits.saturating_add(cost.get()),
+            None => self.died += u64::from(cost.get()),
         }
     }
 
@@ -205,7 +232,7 @@ impl Lease {
     }
 
     fn left(&self) -> u32 {
-        self.batches.iter().map(|batch| batch.permits).sum()
+        self.batches.iter().fold(0, |sum: u32, batch| sum.saturating_add(batch.permits))
     }
 
     fn size(&mut self) -> u32 {
@@ -262,7 +289,7 @@ impl Pace {
     /// What was before a pause of this length says nothing.
     const STALE: Duration = Duration::from_millis(200);
 
-    pub(super) fn count(&mut self, now: Moment) {
+    pub(super) fn count(&mut self, permits: u32, now: Moment) {
         let elapsed = now.since(self.since);
         if elapsed >= Self::WINDOW {
             let rate = self.count as f32 / (elapsed.as_secs_f32() * 1_000.0);
@@ -271,8 +298,8 @@ impl Pace {
             self.count = 0;
         }
         self.last = now;
-        self.count = self.count.saturating_add(1);
-        self.seen = self.seen.saturating_add(1);
+        self.count = self.count.saturating_add(permits);
+        self.seen = self.seen.saturating_add(permits);
     }
 
     pub(super) const fn last(&self) -> Moment {

@@ -13,6 +13,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::num::NonZeroU32;
 
+const ONE: NonZeroU32 = NonZeroU32::MIN;
+
 /// What the script does, in whole numbers.
 struct Server {
     flow: Flow,
@@ -136,7 +138,7 @@ impl Fleet {
                     let (lease, clock) = &mut self.tasks[task];
                     let wait = Duration::from_micros(wait);
                     let taken = Taken { granted, remaining, wait };
-                    if let Next::Poll(pause) = lease.answered(asked, clock.read(now), taken) {
+                    if let Next::Poll(pause) = lease.answered(ONE, asked, clock.read(now), taken) {
                         let pause = u64::try_from(pause.as_micros()).unwrap();
                         self.after(now, pause, Event::Poll { task });
                     }
@@ -160,11 +162,11 @@ impl Fleet {
         }
         let (lease, clock) = &mut self.tasks[task];
         let here = clock.read(now);
-        let step = lease.take(here, first);
-        let want = lease.wants(here);
+        let step = lease.take(ONE, here, first);
+        let want = lease.wants(ONE, here);
         match step {
             // Another rule refused it.
-            Step::Granted { dies, .. } if back => lease.give_back(dies, here),
+            Step::Granted { dies, .. } if back => lease.give_back(ONE, dies, here),
             Step::Granted { .. } => self.admitted.push(now),
             Step::Empty(_) => {}
             // It comes again in a millisecond, as one that waits does when it is told.
@@ -344,12 +346,12 @@ fn a_steady_flow_is_asked_for_ahead_and_little_of_it_dies() {
                 remaining: 1_000,
                 wait: Duration::from_millis(2),
             };
-            lease.answered(asked, at(now), taken);
+            lease.answered(ONE, asked, at(now), taken);
             answer = None;
         }
-        let step = lease.take(at(now), true);
+        let step = lease.take(ONE, at(now), true);
         waited += u32::from(n > 40 && step == Step::Unknown);
-        if let Some(want) = lease.wants(at(now)) {
+        if let Some(want) = lease.wants(ONE, at(now)) {
             leased += u64::from(want);
             answer = Some((now + 2_000, at(now), want));
         }
@@ -363,16 +365,16 @@ fn a_permit_is_dead_a_life_after_it_was_asked_for() {
     let at = |millis| Moment::from_nanos(1 << 50) + Duration::from_millis(millis);
     let taken = |granted| Taken { granted, remaining: 9, wait: Duration::ZERO };
     let mut lease = Lease::default();
-    assert_eq!(lease.take(at(0), true), Step::Unknown);
-    assert_eq!(lease.wants(at(0)), Some(1));
-    lease.answered(at(0), at(15), taken(2));
-    let Step::Granted { dies, .. } = lease.take(at(99), true) else { panic!("one is there") };
+    assert_eq!(lease.take(ONE, at(0), true), Step::Unknown);
+    assert_eq!(lease.wants(ONE, at(0)), Some(1));
+    lease.answered(ONE, at(0), at(15), taken(2));
+    let Step::Granted { dies, .. } = lease.take(ONE, at(99), true) else { panic!("one is there") };
     assert_eq!(dies, at(100));
-    assert_eq!(lease.take(at(100), true), Step::Unknown);
+    assert_eq!(lease.take(ONE, at(100), true), Step::Unknown);
     // Given back too late, it is not there either.
-    lease.give_back(dies, at(100));
-    assert_eq!((lease.take(at(100), false), lease.take_died()), (Step::Unknown, 2));
+    lease.give_back(ONE, dies, at(100));
+    assert_eq!((lease.take(ONE, at(100), false), lease.take_died()), (Step::Unknown, 2));
     // An answer that took a life brings nothing.
-    lease.answered(at(100), at(200), taken(5));
-    assert_eq!((lease.take(at(200), true), lease.take_died()), (Step::Unknown, 5));
+    lease.answered(ONE, at(100), at(200), taken(5));
+    assert_eq!((lease.take(ONE, at(200), true), lease.take_died()), (Step::Unknown, 5));
 }
