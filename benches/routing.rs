@@ -4,10 +4,11 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use datahub_gateway::routing::{
-    Asked, HostPattern, Matcher, PathPattern, Routes, Segment, Target, parse_host,
+    Asked, HostPattern, Matcher, Origin, PathPattern, Routes, Segment, Target, parse_host,
 };
 use http::{HeaderMap, Method};
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 
 fn literal(text: &str) -> Segment {
     Segment::Literal(text.into())
@@ -41,6 +42,7 @@ fn matcher(n: usize) -> Matcher {
         headers: vec![],
         query: vec![],
         keep_encoded_slash: false,
+        when: None,
     }
 }
 
@@ -56,6 +58,7 @@ fn request(n: usize) -> (String, String) {
 
 fn find(criterion: &mut Criterion) {
     let headers = HeaderMap::new();
+    let origin = Origin { address: Ipv4Addr::LOCALHOST.into(), tls: false };
     let mut group = criterion.benchmark_group("find");
     for count in [10, 1_000, 10_000] {
         let routes = Routes::build((0..count).map(|n| (matcher(n), n)).collect());
@@ -69,7 +72,7 @@ fn find(criterion: &mut Criterion) {
         group.bench_function(format!("{count} routes"), |bencher| {
             bencher.iter(|| {
                 let (host, target) = next.next()?;
-                let asked = Asked { host, target, method: &Method::GET, headers: &headers };
+                let asked = Asked { host, target, method: &Method::GET, headers: &headers, origin };
                 black_box(&routes).find(black_box(&asked)).ok()
             });
         });

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod expressions;
 pub mod limits;
 pub mod proxy;
 pub mod routing;

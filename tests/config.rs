@@ -216,7 +216,7 @@ fn the_shipped_configuration_and_its_examples_can_be_run() {
         assert_eq!(loaded.config.certificates.len(), usize::from(entry.file_name() == "tls"));
         examples += 1;
     }
-    assert_eq!(examples, 6);
+    assert_eq!(examples, 7);
 }
 
 #[test]

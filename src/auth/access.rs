@@ -56,6 +56,8 @@ pub enum Unmet {
     Plan,
     /// A credential without one of the scopes, or none.
     Scopes,
+    /// The policy's own expression is not true.
+    When,
 }
 
 impl Access {

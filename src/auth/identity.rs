@@ -1,7 +1,9 @@
 //! The vocabulary of identity: consumers, credentials, callers, and what a route asks for.
 
+use crate::expressions;
 use crate::telemetry::Clock;
 use http::{HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -89,6 +91,17 @@ pub enum Credential {
     },
 }
 
+impl Credential {
+    /// As expressions name its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "api_key",
+            Self::Jwt { .. } => "jwt",
+        }
+    }
+}
+
 /// An identified party: only `auth` makes one, after every check of the credential passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -120,6 +133,12 @@ impl Claims {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.kept.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
+}
+
+impl expressions::Claims for Claims {
+    fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get(name).map(Cow::Borrowed)
     }
 }
 

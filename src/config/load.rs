@@ -8,6 +8,7 @@ use super::secret::{Environment, SecretFiles, Vault, process_environment};
 use super::shape;
 use super::source::{Sources, Span};
 use super::{Config, StoreDef};
+use crate::expressions::Language;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -138,5 +139,6 @@ fn open<'a>(
     };
     let vault = Vault::new(dir, environment);
     let watched = vec![dir.to_owned()];
-    Ok((file, Context { sources, lost, complete, findings, vault, watched }))
+    let language = Language::default();
+    Ok((file, Context { language, sources, lost, complete, findings, vault, watched }))
 }

@@ -39,6 +39,7 @@ pub use secret::{Environment, SecretFiles};
 
 use crate::auth::access::Access;
 use crate::auth::{ApiKeys, JwtIssuer, Requirement};
+use crate::expressions::Expression;
 use crate::limits::{Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
 use crate::upstreams::{Timeouts, UpstreamDef};
@@ -155,6 +156,8 @@ pub struct PolicyDef {
     pub name: Arc<str>,
     /// What it asks of a request.
     pub access: Access,
+    /// A condition more.
+    pub when: Option<Expression>,
     /// Its limits.
     pub rules: Vec<Rule>,
 }

@@ -18,6 +18,7 @@ use super::secret::Vault;
 use super::source::Sources;
 use super::{PolicyDef, shape};
 use crate::auth::documents::{Document, DocumentKind};
+use crate::expressions::Language;
 use crate::limits::Plan;
 use serde::Deserialize;
 use serde_json::Value;
@@ -201,8 +202,15 @@ fn compile_row(
     // A row names no secret and no file.
     let nothing = |_: &str| None;
     let vault = Vault::new(Path::new(&place), &nothing);
-    let mut cx =
-        Context { sources: &sources, lost, complete, findings, vault, watched: Vec::new() };
+    let mut cx = Context {
+        language: Language::default(),
+        sources: &sources,
+        lost,
+        complete,
+        findings,
+        vault,
+        watched: Vec::new(),
+    };
     let compiled = compile::compile_row(&file, &mut cx);
     let mut findings = cx.findings;
     match compiled {

@@ -2,6 +2,7 @@
 //!
 //! Must stay true: what is not there is `None`, and then the rule counts somebody who is.
 
+use crate::expressions;
 use http::HeaderName;
 use std::borrow::Cow;
 
@@ -12,6 +13,11 @@ pub trait Facts: Sync {
 
     /// The value of this header; of one that is repeated, all values joined by `, `.
     fn header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
+
+    /// What expressions read.
+    fn known(&self) -> Option<&expressions::Facts<'_>> {
+        None
+    }
 }
 
 /// A request of which nothing is known.

@@ -1,6 +1,7 @@
 //! What a limit is: permits per period with a burst, per calendar period, or at the same time, counted
 //! per subject.
 
+use crate::expressions::Expression;
 use http::HeaderName;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -126,15 +127,46 @@ pub enum Subject {
     Header(HeaderName),
     /// The single credential.
     Key,
+    /// What an expression makes of the request; without it the consumer.
+    Expression(Expression),
     /// One counter for all requests that the rule applies to.
     Route,
 }
 
 /// How many permits one request takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cost {
+    /// What an expression makes of the request: at least one, at most the burst or the quota.
+    Expression(Expression),
     /// Always the same number. It is no more than the burst or the quota.
     Fixed(NonZeroU32),
+}
+
+impl Rule {
+    /// The expressions that it has.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let subject = match &self.subject {
+            Subject::Expression(expression) => Some(expression),
+            _ => None,
+        };
+        let cost = match &self.cost {
+            Cost::Expression(expression) => Some(expression),
+            Cost::Fixed(_) => None,
+        };
+        subject.into_iter().chain(cost)
+    }
+
+    /// The same, with failures of its expressions counted as `count` says.
+    #[must_use]
+    pub fn counted(mut self, count: impl Fn(Expression) -> Expression) -> Self {
+        if let Subject::Expression(expression) = self.subject {
+            self.subject = Subject::Expression(count(expression));
+        }
+        if let Cost::Expression(expression) = self.cost {
+            self.cost = Cost::Expression(count(expression));
+        }
+        self
+    }
 }
 
 impl Default for Cost {

@@ -56,16 +56,13 @@ pub(super) enum Gauge {
     Rate(Meter),
 }
 
-/// A cost that can be paid at all.
-fn at_most(cost: Cost, measure: Measure) -> Cost {
-    let most = match measure {
+/// The highest cost that can be paid at all.
+const fn most(measure: Measure) -> NonZeroU32 {
+    match measure {
         // A request is one request.
         Measure::Concurrency(_) => NonZeroU32::MIN,
         Measure::Quota(quota) => quota.permits,
         Measure::Rate { burst, .. } => burst,
-    };
-    match cost {
-        Cost::Fixed(permits) => Cost::Fixed(permits.min(most)),
     }
 }
 
@@ -84,6 +81,7 @@ pub(super) struct Prepared {
     pub(super) on_failure: OnStoreFailure,
     subject: Subject,
     cost: Cost,
+    most: NonZeroU32,
     key: RuleKey,
     overflow: u128,
 }
@@ -105,7 +103,8 @@ impl Prepared {
             precision: rule.precision,
             on_failure: rule.on_store_failure,
             subject: rule.subject.clone(),
-            cost: at_most(rule.cost, rule.measure),
+            cost: rule.cost.clone(),
+            most: most(rule.measure),
             key,
             overflow: keyring.overflow(key),
         }
@@ -135,16 +134,23 @@ impl Prepared {
     }
 
     /// How many permits this request takes.
-    pub(super) fn cost_of(&self, _: &Subjects<'_>) -> NonZeroU32 {
-        match self.cost {
-            Cost::Fixed(permits) => permits,
+    pub(super) fn cost_of(&self, subjects: &Subjects<'_>) -> NonZeroU32 {
+        match &self.cost {
+            Cost::Fixed(permits) => *permits.min(&self.most),
+            Cost::Expression(expression) => {
+                let number = subjects.facts.known().and_then(|known| expression.number(known));
+                // Nothing is free, and nothing costs more than there can be.
+                let permits = number.unwrap_or(1).clamp(1, i64::from(self.most.get()));
+                u32::try_from(permits).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+            }
         }
     }
 
     /// How many permits every request takes; what a share of the rule lets through at the least.
     pub(super) fn fixed_cost(&self) -> NonZeroU32 {
-        match self.cost {
-            Cost::Fixed(permits) => permits,
+        match &self.cost {
+            Cost::Fixed(permits) => *permits.min(&self.most),
+            Cost::Expression(_) => NonZeroU32::MIN,
         }
     }
 

@@ -63,6 +63,7 @@ const OVERFLOW: u8 = 6;
 const RULE: u8 = 7;
 const CLAIM: u8 = 8;
 const HEADER: u8 = 9;
+const EXPRESSION: u8 = 10;
 
 /// Makes the keys of counters.
 pub(super) struct Keyring(SipHasher13);
@@ -110,6 +111,20 @@ impl Keyring {
                 Some(value) => self.hash(HEADER, &[name.as_str().as_bytes(), &value]),
                 None => self.subject(&Subject::Consumer, subjects, rule),
             },
+            (Subject::Expression(expression), _, key) => {
+                match subjects.facts.known().and_then(|known| expression.text(known)) {
+                    Some(value) => {
+                        let issuer = match key {
+                            Some(KeySubject::Jwt { issuer, .. }) => issuer.as_bytes(),
+                            _ => &[],
+                        };
+                        let claims = expression.claims().next().is_some();
+                        let issuer = if claims { issuer } else { &[] };
+                        self.hash(EXPRESSION, &[issuer, value.as_bytes()])
+                    }
+                    None => self.subject(&Subject::Consumer, subjects, rule),
+                }
+            }
             (Subject::Consumer, Some(consumer), _) => self.hash(CONSUMER, &[consumer.as_bytes()]),
             (Subject::Key, _, Some(KeySubject::ApiKey(id))) => self.hash(API_KEY, &[id.as_bytes()]),
             (Subject::Key, _, Some(KeySubject::Jwt { issuer, subject })) => {
@@ -165,7 +180,9 @@ impl<'a> Named<'a> {
     pub(super) fn counted(&mut self, subject: &Subject, rule: RuleKey) -> Counted {
         let hash = || self.keyring.subject(subject, self.subjects, rule);
         let known = match subject {
-            Subject::Claim(_) | Subject::Header(_) | Subject::Route => None,
+            Subject::Claim(_) | Subject::Expression(_) | Subject::Header(_) | Subject::Route => {
+                None
+            }
             Subject::Address => self.known.first_mut(),
             Subject::Consumer => self.known.get_mut(1),
             Subject::Key => self.known.get_mut(2),

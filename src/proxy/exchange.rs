@@ -5,9 +5,11 @@
 //! they end with the request however it ends.
 
 use super::client::Client;
+use super::head::Head;
 use super::passage::Passage;
 use super::pipeline::{Admission, Trail};
 use super::rejection::{BadHead, Rejection};
+use super::wire::HeadCaps;
 use crate::limits::Grant;
 use crate::routing::Target;
 use crate::snapshot::{Route, Snapshot};
@@ -159,6 +161,20 @@ impl Exchange {
 pub fn target(session: &Session) -> Result<Target<'_>, BadHead> {
     let raw = std::str::from_utf8(session.req_header().raw_path()).map_err(|_| BadHead::Target)?;
     Ok(Target::parse(raw)?)
+}
+
+/// The request's head. It was accepted before it was routed, so it is again.
+#[must_use]
+pub fn head<'s>(session: &'s Session, exchange: &Exchange) -> Option<Head<'s>> {
+    let caps = HeadCaps::from(&exchange.snapshot.http);
+    let head = Head::read(session.req_header(), exchange.client.address, false, caps);
+    Some(head.ok()?.over(is_tls(session)))
+}
+
+/// Whether a request came over TLS.
+#[must_use]
+pub fn is_tls(session: &Session) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 /// An error of our own making.

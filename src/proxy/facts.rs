@@ -1,6 +1,7 @@
 //! What rules can ask about a request, beside who calls.
 
 use crate::auth::Caller;
+use crate::expressions;
 use crate::limits::Facts;
 use http::{HeaderMap, HeaderName};
 use std::borrow::Cow;
@@ -9,12 +10,18 @@ use std::borrow::Cow;
 pub(super) struct RequestFacts<'r> {
     caller: Option<&'r Caller>,
     headers: &'r HeaderMap,
+    known: Option<&'r expressions::Facts<'r>>,
 }
 
 impl<'r> RequestFacts<'r> {
     /// Of a request with these fields.
     pub(super) const fn new(caller: Option<&'r Caller>, headers: &'r HeaderMap) -> Self {
-        Self { caller, headers }
+        Self { caller, headers, known: None }
+    }
+
+    /// The same, and what expressions read.
+    pub(super) const fn knowing(self, known: &'r expressions::Facts<'r>) -> Self {
+        Self { known: Some(known), ..self }
     }
 }
 
@@ -33,6 +40,10 @@ impl Facts for RequestFacts<'_> {
             joined.extend_from_slice(value);
         }
         Some(Cow::Owned(joined))
+    }
+
+    fn known(&self) -> Option<&expressions::Facts<'_>> {
+        self.known
     }
 }
 

@@ -7,7 +7,7 @@
 use super::client::Client;
 use super::exchange::internal;
 use crate::auth::{Caller, Credential, Field};
-use crate::routing::{HeaderEdits, PathRewrite, Target};
+use crate::routing::{PathRewrite, Target};
 use crate::telemetry::trace::TraceContext;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TRANSFER_ENCODING};
 use http::request::Parts as RequestParts;
@@ -318,19 +318,6 @@ pub(super) fn host(
     };
     headers.insert(HOST, host);
     Ok(())
-}
-
-/// Applies a route's edits.
-pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
-    for name in &edits.remove {
-        headers.remove(name);
-    }
-    for (name, value) in &edits.set {
-        headers.insert(name.clone(), value.clone());
-    }
-    for (name, value) in &edits.add {
-        headers.append(name.clone(), value.clone());
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 use super::rejection::{BadBody, BadHead};
 use super::wire::HeadCaps;
 use crate::auth::{Caller, Credential};
+use crate::expressions;
 use crate::limits::{Facts, KeySubject, Subjects};
-use crate::routing::{Asked, Target, parse_host};
+use crate::routing::{Asked, Origin, Target, parse_host};
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
 };
@@ -25,6 +26,7 @@ pub struct Head<'a> {
     host: Cow<'a, str>,
     client: IpAddr,
     goes_on: bool,
+    tls: bool,
 }
 
 impl<'a> Head<'a> {
@@ -68,7 +70,14 @@ impl<'a> Head<'a> {
                 None => return Err(BadHead::Host),
             },
         };
-        Ok(Self { header, target, host, client, goes_on })
+        Ok(Self { header, target, host, client, goes_on, tls: false })
+    }
+
+    /// The same, and whether it came over TLS.
+    #[must_use]
+    pub fn over(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// The method.
@@ -110,7 +119,32 @@ impl<'a> Head<'a> {
     /// The same with another method.
     #[must_use]
     pub fn asked_for<'s>(&'s self, method: &'s Method) -> Asked<'s> {
-        Asked { host: &self.host, target: &self.target, method, headers: &self.header.headers }
+        let origin = Origin { address: self.client, tls: self.tls };
+        let (target, headers) = (&self.target, &self.header.headers);
+        Asked { host: &self.host, target, method, headers, origin }
+    }
+
+    /// What expressions can read once it is known who calls.
+    #[must_use]
+    pub fn facts<'s>(
+        &'s self,
+        route: &'s str,
+        caller: Option<&'s Caller>,
+    ) -> expressions::Facts<'s> {
+        let claims = caller.map(|caller| &*caller.claims as &dyn expressions::Claims);
+        let caller = caller.map(|caller| expressions::Caller {
+            consumer: &caller.consumer.username,
+            id: &caller.consumer.id,
+            plan: &caller.plan,
+            custom_id: caller.consumer.custom_id.as_deref(),
+            scopes: &caller.scopes,
+            method: caller.credential.kind(),
+            key: match &caller.credential {
+                Credential::ApiKey(id) => id,
+                Credential::Jwt { subject, .. } => subject,
+            },
+        });
+        expressions::Facts { route: Some(route), caller, claims, ..self.asked().facts() }
     }
 
     /// The method that a CORS preflight asks about (Fetch standard, "CORS-preflight request").

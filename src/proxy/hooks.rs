@@ -5,6 +5,7 @@
 
 use super::account;
 use super::drain::Drain;
+use super::edits;
 use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
 use super::forward::{self, Arrival};
@@ -62,7 +63,8 @@ impl Gateway {
             _ => false,
         };
         let caps = HeadCaps::from(&snapshot.http);
-        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?;
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?
+            .over(exchange::is_tls(session));
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
@@ -228,7 +230,7 @@ impl ProxyHttp for Gateway {
         let mut parts = forward::take_request(request);
         let arrival = Arrival {
             client: ctx.client,
-            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+            tls: exchange::is_tls(session),
             port: here.map_or(0, |address| address.port()),
             host: forward::asked_host(&parts),
         };
@@ -242,7 +244,7 @@ impl ProxyHttp for Gateway {
         forward::trace(&mut parts.headers, ctx.request_id(), &ctx.trace);
         forward::join_cookies(&mut parts.headers)?;
         forward::host(&mut parts, route.rewrite.host.as_ref(), target.authority(), here)?;
-        forward::edit(&mut parts.headers, &route.rewrite.request);
+        edits::apply(&mut parts.headers, &route.rewrite.request, session, ctx);
         forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
         *request = parts.into();
         if let Some(ends) = ends {
@@ -277,7 +279,7 @@ impl ProxyHttp for Gateway {
         reply::decorate(&mut parts.headers, ctx);
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
-            forward::edit(&mut parts.headers, &route.rewrite.response);
+            edits::apply(&mut parts.headers, &route.rewrite.response, session, ctx);
         }
         *response = parts.into();
         Ok(())

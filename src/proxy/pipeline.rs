@@ -88,7 +88,8 @@ async fn reserve(
     trail: &Trail,
 ) -> Result<Grant, Rejection> {
     let caller = trail.caller.as_deref();
-    let facts = RequestFacts::new(caller, head.headers());
+    let known = head.facts(&route.name, caller);
+    let facts = RequestFacts::new(caller, head.headers()).knowing(&known);
     let subjects = head.subjects(caller, &facts);
     let sets = policies.sets(plan, &route.limits);
     let granted = limiter.reserve(sets.rules(), &subjects).await;

@@ -8,6 +8,7 @@ use super::rejection::Rejection;
 use crate::auth::Caller;
 use crate::auth::access::Unmet;
 use crate::auth::registry::MAX_POLICIES;
+use crate::expressions::Expression;
 use crate::limits::RuleSet;
 use crate::snapshot::{Limits, Policy, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
@@ -49,9 +50,15 @@ impl<'s> Policies<'s> {
         caller: Option<&Caller>,
         head: &Head<'_>,
     ) -> Result<Self, Rejection> {
-        let check = |policy: &Arc<Policy>| match policy.access.check(caller, head.client()) {
-            Ok(()) => Ok(()),
-            Err(unmet) => Err(Excluded { policy: Arc::clone(policy), unmet }),
+        let holds = |when: &Expression| when.holds(&head.facts(&route.name, caller));
+        let check = |policy: &Arc<Policy>| {
+            let met = policy.access.check(caller, head.client());
+            let unmet = match met {
+                Ok(()) if policy.when.as_ref().is_none_or(holds) => return Ok(()),
+                Ok(()) => Unmet::When,
+                Err(unmet) => unmet,
+            };
+            Err(Excluded { policy: Arc::clone(policy), unmet })
         };
         let unknown = |name: &Arc<str>| Rejection::PolicyUnknown { policy: Arc::clone(name) };
         for policy in &route.policies {

@@ -5,6 +5,7 @@
 //! its end, so that a client that is refused does not also pay for a new connection.
 
 use super::drain::Drain;
+use super::edits;
 use super::exchange::Exchange;
 use super::forward;
 use super::head;
@@ -120,7 +121,7 @@ pub async fn answer(
     };
     decorate(&mut response.headers, exchange);
     allow_origin(&mut response.headers, route, &session.req_header().headers);
-    forward::edit(&mut response.headers, &route.rewrite.response);
+    edits::apply(&mut response.headers, &route.rewrite.response, session, exchange);
     send(session, response, body).await
 }
 

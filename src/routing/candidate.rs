@@ -5,6 +5,7 @@
 use super::canonical::{meaning, unescaped};
 use super::matcher::{Matcher, PathPattern, Segment, ValueMatch};
 use super::table::Asked;
+use crate::expressions::Expression;
 use http::{HeaderMap, HeaderName, Method};
 use std::cmp::{Ordering, Reverse};
 
@@ -17,7 +18,7 @@ pub(super) struct Candidate<T> {
 /// How near a candidate came, from far to near.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Near {
-    /// A header or a query parameter is missing.
+    /// A header or a query parameter is missing, or a condition is not met.
     #[default]
     Far,
     /// It takes neither the method nor the encoded slash.
@@ -45,6 +46,11 @@ impl<T> Candidate<T> {
         {
             return Err(Near::Far);
         }
+        if let Some(when) = &self.asks.when
+            && !when.holds(&asked.facts())
+        {
+            return Err(Near::Far);
+        }
         let slash = self.asks.keep_encoded_slash || !asked.target.has_encoded_slash();
         match (takes_method(&self.asks.methods, asked.method), slash) {
             (true, true) => Ok(()),
@@ -55,8 +61,9 @@ impl<T> Candidate<T> {
     }
 
     /// Orders the routes of one pattern, best first: a method over any, then more headers, then
-    /// more query parameters, then more of these with a value. What is still equal and yet can
-    /// match the same request is a [`conflict`]; the rest of the order only makes it fixed.
+    /// more query parameters, then more of these with a value, then a condition over none. What is
+    /// still equal and yet can match the same request is a [`conflict`]; the rest of the order only
+    /// makes it fixed.
     pub(super) fn precedence(&self, other: &Self) -> Ordering {
         let (a, b) = (&self.asks, &other.asks);
         Reverse(specificity(a))
@@ -67,12 +74,13 @@ impl<T> Candidate<T> {
                 a.methods.iter().map(Method::as_str).cmp(b.methods.iter().map(Method::as_str))
             })
             .then_with(|| a.keep_encoded_slash.cmp(&b.keep_encoded_slash))
+            .then_with(|| condition(a).cmp(&condition(b)))
     }
 }
 
 /// Whether some request matches both and nothing decides between them: the same host and path
 /// pattern, equally specific in the rest. Two different values of one header or parameter are
-/// taken to exclude each other, although a client can send both.
+/// taken to exclude each other, although a client can send both; and so are two different conditions.
 #[must_use]
 pub fn conflict(a: &Matcher, b: &Matcher) -> bool {
     share_host(a, b)
@@ -81,16 +89,23 @@ pub fn conflict(a: &Matcher, b: &Matcher) -> bool {
         && share_method(&a.methods, &b.methods)
         && !exclude(&a.headers, &b.headers)
         && !exclude(&a.query, &b.query)
+        && condition(a) == condition(b)
+}
+
+/// The text of its condition.
+fn condition(asks: &Matcher) -> Option<&str> {
+    asks.when.as_ref().map(Expression::source)
 }
 
 /// The larger, the more a matcher asks.
-fn specificity(asks: &Matcher) -> (bool, usize, usize, usize, usize) {
+fn specificity(asks: &Matcher) -> (bool, usize, usize, usize, usize, bool) {
     (
         !asks.methods.is_empty(),
         asks.headers.len(),
         asks.query.len(),
         asks.headers.iter().filter(|(_, value)| *value != ValueMatch::Present).count(),
         asks.query.iter().filter(|(_, value)| *value != ValueMatch::Present).count(),
+        asks.when.is_some(),
     )
 }
 
@@ -168,7 +183,7 @@ fn exclude<N: PartialEq>(a: &[(N, ValueMatch)], b: &[(N, ValueMatch)]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::notation::{request, route};
+    use super::super::notation::{origin, request, route};
     use super::super::target::Target;
     use super::*;
 
@@ -270,6 +285,7 @@ mod tests {
                 target: &target,
                 method: &request.method,
                 headers: &request.headers,
+                origin: origin(),
             };
             assert_eq!(Candidate::new(route(asks), ()).check(&asked), expected, "{asks}");
         }

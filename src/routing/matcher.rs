@@ -1,5 +1,6 @@
 //! What a route asks of a request's head, already parsed: a value here cannot be wrong.
 
+use crate::expressions::Expression;
 use std::sync::Arc;
 
 /// A host that a route is for; lower case, without port and final dot.
@@ -61,6 +62,8 @@ pub struct Matcher {
     pub query: Vec<(Box<str>, ValueMatch)>,
     /// Take an encoded slash in a segment as data instead of refusing the request.
     pub keep_encoded_slash: bool,
+    /// A condition on the request, looked at last.
+    pub when: Option<Expression>,
 }
 
 /// The name of a route, shared by all that speak of it.

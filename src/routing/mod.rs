@@ -21,6 +21,6 @@ pub use candidate::conflict;
 pub use cors::{CORS_FIELDS, CorsPolicy, Preflight};
 pub use host::{BadHost, parse_host};
 pub use matcher::{HostPattern, Matcher, PathPattern, Segment, ValueMatch};
-pub use rewrite::{Cors, HeaderEdits, PathRewrite, Rewrite, location};
-pub use table::{Asked, NoMatch, Routes};
+pub use rewrite::{Cors, FieldValue, HeaderEdits, PathRewrite, Rewrite, location};
+pub use table::{Asked, NoMatch, Origin, Routes};
 pub use target::{BadTarget, Target};

@@ -170,6 +170,7 @@ fn any_matcher() -> impl Strategy<Value = Matcher> {
             headers,
             query,
             keep_encoded_slash,
+            when: None,
         })
 }
 
@@ -196,7 +197,8 @@ fn any_head() -> impl Strategy<Value = Head> {
 
 /// What the table says, as indices into `routes`.
 fn find(routes: &Routes<usize>, head: &Head, target: &Target<'_>) -> Result<usize, NoMatch> {
-    let asked = Asked { host: head.host, target, method: &head.method, headers: &head.headers };
+    let (host, origin) = (head.host, super::notation::origin());
+    let asked = Asked { host, target, method: &head.method, headers: &head.headers, origin };
     routes.find(&asked).copied()
 }
 

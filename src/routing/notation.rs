@@ -1,6 +1,8 @@
-//! Routes and requests as tests write them: `GET,PUT api.example.com/orders/{id} x-a=1 ?b=* keep`.
+//! Routes and requests as tests write them: `GET,PUT api.example.com/orders/{id} x-a=1 ?b=* keep when:x-b`.
 
 use super::matcher::{HostPattern, Matcher, PathPattern, Segment, ValueMatch};
+use super::table::Origin;
+use crate::expressions::{Expression, Language, Sees, Wanted};
 use http::{HeaderName, Method};
 
 /// `/a/{b}`, `/a/`, `/a/*`
@@ -43,10 +45,13 @@ pub(super) fn route(text: &str) -> Matcher {
         headers: vec![],
         query: vec![],
         keep_encoded_slash: false,
+        when: None,
     };
     for word in text.split_whitespace() {
         if word == "keep" {
             matcher.keep_encoded_slash = true;
+        } else if let Some(name) = word.strip_prefix("when:") {
+            matcher.when = Some(when(name));
         } else if let Some(pair) = word.strip_prefix('?') {
             let (name, value) = pair.split_once('=').unwrap();
             matcher.query.push((name.into(), value_match(value)));
@@ -64,6 +69,13 @@ pub(super) fn route(text: &str) -> Matcher {
     matcher
 }
 
+/// `when:x`: the header `x` is `1`.
+fn when(name: &str) -> Expression {
+    let source = format!("request.headers['{name}'] == '1'");
+    let place = format!("route/{name}/when");
+    Language::default().compile(&source, &place, Sees::Request, Wanted::Condition).unwrap()
+}
+
 fn value_match(text: &str) -> ValueMatch {
     if text == "*" { ValueMatch::Present } else { ValueMatch::Exact(text.into()) }
 }
@@ -74,6 +86,11 @@ pub(super) struct Request {
     pub(super) target: String,
     pub(super) method: Method,
     pub(super) headers: http::HeaderMap,
+}
+
+/// Where requests of tests come from.
+pub(super) fn origin() -> Origin {
+    Origin { address: std::net::Ipv4Addr::LOCALHOST.into(), tls: false }
 }
 
 /// `PUT api.example.com/orders/7?b=1 x-a=1`

@@ -2,6 +2,7 @@
 
 use super::canonical::meaning;
 use super::target::Target;
+use crate::expressions::Expression;
 use http::header::InvalidHeaderValue;
 use http::{HeaderName, HeaderValue};
 use std::borrow::Cow;
@@ -88,9 +89,39 @@ pub struct HeaderEdits {
     /// Gone.
     pub remove: Vec<HeaderName>,
     /// The only value afterwards.
-    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub set: Vec<(HeaderName, FieldValue)>,
     /// One more value.
-    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, FieldValue)>,
+}
+
+impl HeaderEdits {
+    /// The expressions that make a value for each request.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.set.iter().chain(&self.add).filter_map(|(_, value)| match value {
+            FieldValue::Computed(expression) => Some(expression),
+            FieldValue::Fixed(_) => None,
+        })
+    }
+
+    /// The same, with failures counted as `count` says.
+    #[must_use]
+    pub fn counted(mut self, count: impl Fn(Expression) -> Expression) -> Self {
+        for (_, value) in self.set.iter_mut().chain(&mut self.add) {
+            if let FieldValue::Computed(expression) = value {
+                *expression = count(expression.clone());
+            }
+        }
+        self
+    }
+}
+
+/// The value of a header that a route sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldValue {
+    /// The same for every request.
+    Fixed(HeaderValue),
+    /// Another one for each.
+    Computed(Expression),
 }
 
 /// All that a route changes.

@@ -5,7 +5,7 @@
 //! asks (`candidate.rs`). The first that accepts answers; one that does not leaves the request to
 //! the next, in the same host or a less specific one.
 //!
-//! Must stay true: order in the files never matters; `find` does not allocate but for a 405; its
+//! Must stay true: order in the files never matters; `find` does not allocate but for a 405 and for conditions; its
 //! cost does not grow with the number of routes, only with those that share host and pattern, and
 //! with the patterns that match a path's beginning (`tree.rs` has the bound).
 
@@ -13,8 +13,10 @@ use super::candidate::{Candidate, Near};
 use super::matcher::{HostPattern, Matcher};
 use super::target::Target;
 use super::tree::Node;
+use crate::expressions::{Facts, Request};
 use http::{HeaderMap, HeaderValue, Method};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -32,6 +34,34 @@ pub struct Asked<'a> {
     pub method: &'a Method,
     /// The fields.
     pub headers: &'a HeaderMap,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a request came from; only conditions ask for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The resolved address of the client.
+    pub address: IpAddr,
+    /// Whether it came over TLS.
+    pub tls: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// As conditions see it: nobody is identified yet.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'a> {
+        let request = Request {
+            method: self.method.as_str(),
+            path: self.target.path(),
+            host: self.host,
+            query: self.target.query(),
+            headers: self.headers,
+            address: self.origin.address,
+            tls: self.origin.tls,
+        };
+        Facts { request, route: None, caller: None, claims: None }
+    }
 }
 
 /// Why no route answers.
@@ -179,7 +209,7 @@ impl<T> Routes<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::notation::{host, pattern, request, route};
+    use super::super::notation::{host, origin, pattern, request, route};
     use super::*;
     use proptest::prelude::*;
 
@@ -195,6 +225,7 @@ mod tests {
             target: &target,
             method: &request.method,
             headers: &request.headers,
+            origin: origin(),
         };
         routes.find(&asked).cloned()
     }
@@ -204,7 +235,7 @@ mod tests {
     }
 
     /// From the most specific to the least, for the request that matches them all.
-    const LADDER: [&str; 16] = [
+    const LADDER: [&str; 17] = [
         "GET api.example.com/a/b",
         "api.example.com/a/b x=1 y=1",
         "api.example.com/a/b x=1 ?q=1",
@@ -213,6 +244,7 @@ mod tests {
         "api.example.com/a/b ?q=1 ?r=*",
         "api.example.com/a/b ?q=1",
         "api.example.com/a/b ?q=*",
+        "api.example.com/a/b when:x",
         "api.example.com/a/b",
         "api.example.com/a/{x}",
         "api.example.com/a/*",
@@ -256,6 +288,25 @@ mod tests {
             ("POST other/a/c", not_allowed("DELETE")),
             ("POST other/b", Err(NoMatch::Route)),
             ("POST api.example.com/b", Err(NoMatch::Route)),
+        ] {
+            assert_eq!(find(&routes, asked).as_deref(), expected.as_ref().copied(), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_route_whose_condition_is_not_met_is_as_if_it_were_not_there() {
+        let routes = build(&["PUT /a when:x", "/a when:x", "/a when:y", "/a", "PUT /b when:x"]);
+        for (asked, expected) in [
+            ("GET /a x=1", Ok("/a when:x")),
+            ("PUT /a x=1", Ok("PUT /a when:x")),
+            ("GET /a y=1", Ok("/a when:y")),
+            ("PUT /a y=1", Ok("/a when:y")),
+            ("GET /a x=2", Ok("/a")),
+            ("GET /a", Ok("/a")),
+            ("PUT /b x=1", Ok("PUT /b when:x")),
+            ("PUT /b", Err(NoMatch::Route)),
+            ("GET /b", Err(NoMatch::Route)),
+            ("GET /b x=1", not_allowed("PUT")),
         ] {
             assert_eq!(find(&routes, asked).as_deref(), expected.as_ref().copied(), "{asked}");
         }

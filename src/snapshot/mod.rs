@@ -20,6 +20,7 @@ pub use route::{Action, Answer, Challenges, Route, Way};
 
 use crate::auth::{Authenticator, Caller, Directory, RemoteKeySets, TokenCache};
 use crate::config::{Config, Http, Rows};
+use crate::expressions::Expression;
 use crate::limits::{Limiter, Tally};
 use crate::routing::Routes;
 use crate::telemetry::Clock;
@@ -68,6 +69,15 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+impl Parts {
+    /// An expression whose failures are counted.
+    #[must_use]
+    pub fn counted(&self, expression: Expression) -> Expression {
+        let metrics = self.metrics.expression(expression.place());
+        expression.counted(metrics)
+    }
+}
+
 /// All that a request decides by.
 pub struct Snapshot {
     /// Counts up with each reload that took effect.
@@ -108,7 +118,9 @@ impl Snapshot {
         let mut routes = Vec::with_capacity(config.routes.len());
         for definition in &config.routes {
             let route = Route::build(definition, &by_name, &policies, parts)?;
-            routes.push((definition.matcher.clone(), Arc::new(route)));
+            let mut matcher = definition.matcher.clone();
+            matcher.when = matcher.when.map(|when| parts.counted(when));
+            routes.push((matcher, Arc::new(route)));
         }
         Ok(Self {
             revision,

@@ -7,7 +7,9 @@ use super::Parts;
 use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
+use crate::expressions::Expression;
 use crate::limits::{Plan, Rule, RuleSet, Subject};
+use crate::routing::HeaderEdits;
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -45,7 +47,9 @@ impl Limits {
     pub(super) fn build(rules: &[Rule], parts: &Parts) -> Self {
         let metrics =
             rules.iter().map(|rule| (Arc::clone(&rule.id), parts.metrics.rule(&rule.id))).collect();
-        Self { rules: parts.limiter.prepare(rules), metrics }
+        let counted = |rule: &Rule| rule.clone().counted(|it| parts.counted(it));
+        let rules: Vec<Rule> = rules.iter().map(counted).collect();
+        Self { rules: parts.limiter.prepare(&rules), metrics }
     }
 
     /// The metrics of the rule with this id, if it is one of these.
@@ -61,34 +65,37 @@ pub struct Policy {
     pub name: Arc<str>,
     /// What it asks of a request.
     pub access: Access,
+    /// A condition more.
+    pub when: Option<Expression>,
     /// Its rules, for consumers; those of a route are in [`super::Route::limits`].
     pub limits: Limits,
     /// `WWW-Authenticate` for a token that lacks one of its scopes.
     pub insufficient_scope: Option<HeaderValue>,
     rules: Vec<Rule>,
     origin: Option<Origin>,
-    causes: [Box<str>; 4],
+    causes: [Box<str>; 5],
 }
 
 impl Policy {
     fn build(definition: &PolicyDef, origin: Option<Origin>, parts: &Parts) -> Self {
-        let PolicyDef { name, access, rules } = definition;
+        let PolicyDef { name, access, when, rules } = definition;
         let cause = |condition: &str| format!("policy/{name}/{condition}").into();
         Self {
             name: Arc::clone(name),
             access: access.clone(),
+            when: when.clone().map(|when| parts.counted(when)),
             limits: Limits::build(rules, parts),
             insufficient_scope: insufficient_scope(&access.scopes),
             rules: rules.clone(),
             origin,
-            causes: ["addresses", "consumers", "plans", "scopes"].map(cause),
+            causes: ["addresses", "consumers", "plans", "scopes", "when"].map(cause),
         }
     }
 
     /// What stands for a table whose row does not compile: a route that names it lets nobody in.
     fn withheld(name: &Arc<str>, parts: &Parts) -> Self {
         let (access, rules) = (Access::default(), Vec::new());
-        Self::build(&PolicyDef { name: Arc::clone(name), access, rules }, None, parts)
+        Self::build(&PolicyDef { name: Arc::clone(name), access, when: None, rules }, None, parts)
     }
 
     /// Where it comes from; `None` if it is not in force, and so refuses every request.
@@ -106,12 +113,13 @@ impl Policy {
     /// `policy/<name>/<condition>`.
     #[must_use]
     pub fn cause(&self, unmet: Unmet) -> &str {
-        let [addresses, consumers, plans, scopes] = &self.causes;
+        let [addresses, consumers, plans, scopes, when] = &self.causes;
         match unmet {
             Unmet::Address => addresses,
             Unmet::Consumer => consumers,
             Unmet::Plan => plans,
             Unmet::Scopes => scopes,
+            Unmet::When => when,
         }
     }
 }
@@ -152,15 +160,22 @@ pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies 
 /// Claims that are kept with a token: so many of them at the most.
 const MAX_CLAIMS: usize = 16;
 
-/// The claims that rules count by, those of the files first. The files have no more than there is room
+/// The claims that rules count by and expressions read, those of the files first. The files have no more than there is room
 /// for; a rule of a row whose claim finds none counts consumers.
 pub(super) fn claims(config: &Config, rows: &Rows) -> Arc<[Arc<str>]> {
     let of_routes = config.routes.iter().flat_map(|route| &route.limits);
     let of_plans = config.plans.iter().flat_map(|plan| &plan.rules);
     let of_policies = config.policies.iter().flat_map(|policy| &policy.rules);
     let mut names = counted(of_routes.chain(of_plans).chain(of_policies));
+    let of_headers = (config.routes.iter())
+        .flat_map(|route| [&route.rewrite.request, &route.rewrite.response])
+        .flat_map(HeaderEdits::expressions);
+    let of_conditions = config.policies.iter().filter_map(|policy| policy.when.as_ref());
+    names.extend(of_headers.chain(of_conditions).flat_map(Expression::claims).cloned());
     let of_plans = rows.plans().flat_map(|plan| &plan.rules);
-    let more = counted(of_plans.chain(rows.policies().flat_map(|policy| &policy.rules)));
+    let mut more = counted(of_plans.chain(rows.policies().flat_map(|policy| &policy.rules)));
+    let of_conditions = rows.policies().filter_map(|policy| policy.when.as_ref());
+    more.extend(of_conditions.flat_map(Expression::claims).cloned());
     for name in more {
         if names.len() >= MAX_CLAIMS && !names.contains(&name) {
             log::warn!(claim:% = name, most = MAX_CLAIMS;
@@ -173,11 +188,14 @@ pub(super) fn claims(config: &Config, rows: &Rows) -> Arc<[Arc<str>]> {
 }
 
 fn counted<'r>(rules: impl Iterator<Item = &'r Rule>) -> BTreeSet<Arc<str>> {
-    let claim = |rule: &Rule| match &rule.subject {
-        Subject::Claim(name) => Some(Arc::clone(name)),
-        _ => None,
+    let claims = |rule: &'r Rule| {
+        let subject = match &rule.subject {
+            Subject::Claim(name) => Some(name),
+            _ => None,
+        };
+        subject.into_iter().chain(rule.expressions().flat_map(Expression::claims)).cloned()
     };
-    rules.filter_map(claim).collect()
+    rules.flat_map(claims).collect()
 }
 
 /// `WWW-Authenticate` for a token that lacks one of these.

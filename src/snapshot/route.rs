@@ -5,7 +5,7 @@ use super::{BuildError, Parts};
 use crate::auth::{Method, Requirement};
 use crate::config::{ActionDef, RouteDef};
 use crate::limits::Rule;
-use crate::routing::{CorsPolicy, Rewrite};
+use crate::routing::{CorsPolicy, HeaderEdits, Rewrite};
 use crate::telemetry::metrics::{RouteMetrics, UpstreamMetrics};
 use crate::upstreams::{self, Timeouts, Upstream};
 use http::HeaderValue;
@@ -118,6 +118,16 @@ impl Challenges {
     }
 }
 
+/// What a route changes, with failures of its expressions counted.
+fn rewrite(rewrite: &Rewrite, parts: &Parts) -> Rewrite {
+    let counted = |edits: &HeaderEdits| edits.clone().counted(|it| parts.counted(it));
+    Rewrite {
+        request: counted(&rewrite.request),
+        response: counted(&rewrite.response),
+        ..rewrite.clone()
+    }
+}
+
 impl Route {
     pub(super) fn build(
         definition: &RouteDef,
@@ -161,7 +171,7 @@ impl Route {
             cors: definition.cors.as_ref().map(CorsPolicy::compile),
             max_body: definition.max_body,
             require_length: definition.require_length,
-            rewrite: definition.rewrite.clone(),
+            rewrite: rewrite(&definition.rewrite, parts),
             action,
             metrics: parts.metrics.route(&definition.name),
         })

@@ -26,6 +26,7 @@ mod draining;
 mod driven;
 #[cfg(test)]
 mod endurance;
+mod expressions;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]

@@ -12,6 +12,7 @@ const LAYERS: &[(Kind, &[&str])] = &[
     (Kind::Ordered, &["config"]),
     (Kind::Ordered, &["stores"]),
     (Kind::Siblings, &["routing", "auth", "limits", "upstreams"]),
+    (Kind::Ordered, &["expressions"]),
     (Kind::Ordered, &["telemetry"]),
 ];
 

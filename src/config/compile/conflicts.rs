@@ -40,7 +40,7 @@ pub(crate) fn check(routes: &[(Span, Option<RouteDef>)], cx: &mut Context<'_>) {
                         .at(span, "neither is more specific")
                         .at(*first, "this is the other one")
                         .help(
-                            "tell them apart by `hosts`, `path`, `methods`, `headers` or `query`",
+                            "tell them apart by `hosts`, `path`, `methods`, `headers`, `query` or `when`",
                         ),
                 );
             }

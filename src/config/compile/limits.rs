@@ -1,9 +1,13 @@
 //! The limits of plans, policies and routes: one compiler for the three tables.
 
+use super::expressions::value;
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::schema::{self, At, Entries, Limit, LimitOwner, PartOfRequest, PerForm, Text};
+use crate::config::schema::{
+    self, At, CostForm, Entries, Limit, LimitOwner, PartOfRequest, PerForm, Text,
+};
 use crate::config::source::Span;
+use crate::expressions::{Language, Sees, Wanted};
 use crate::limits::{Cost, Measure, Mode, OnStoreFailure, Precision, Rate, Rule, Scope, Subject};
 use http::HeaderName;
 use std::num::NonZeroU32;
@@ -29,13 +33,17 @@ pub(crate) fn compile<W: LimitOwner>(
 }
 
 /// The limits that count callers, and where they say so.
-pub(crate) fn counting_callers<W>(
-    limits: &Entries<Limit<W>>,
-) -> impl Iterator<Item = (&At<String>, Span)> {
+pub(crate) fn counting_callers<'l, W>(
+    limits: &'l Entries<Limit<W>>,
+    language: &'l Language,
+) -> impl Iterator<Item = (&'l At<String>, Span)> {
     limits.0.iter().filter_map(|(name, limit)| {
         let per = &limit.value.per;
         let counts = match &per.value {
             PerForm::Whom(whom) => matches!(whom, schema::Per::Consumer | schema::Per::Key),
+            PerForm::Part(PartOfRequest { expr: Some(expr), .. }) => language
+                .compile(&expr.value, "", Sees::Caller, Wanted::Text)
+                .is_ok_and(|expression| expression.asks_for_a_caller()),
             PerForm::Part(part) => part.claim.is_some(),
         };
         counts.then_some((name, per.span))
@@ -133,11 +141,20 @@ fn measure<W>(owner: Owner<'_>, limit: &Limit<W>, cx: &mut Context<'_>) -> Optio
 /// What a request takes: no more than there can ever be.
 fn cost(
     owner: Owner<'_>,
-    cost: &At<u32>,
+    cost: &At<CostForm>,
     measure: Option<Measure>,
     cx: &mut Context<'_>,
 ) -> Option<Cost> {
-    let permits = NonZeroU32::new(cost.value)?;
+    let permits = match &cost.value {
+        CostForm::Permits(permits) => NonZeroU32::new(*permits)?,
+        CostForm::Computed(_) if matches!(measure, Some(Measure::Concurrency(_))) => {
+            NonZeroU32::MIN
+        }
+        CostForm::Computed(table) => {
+            return value(owner, ("cost", cost.span), table.expr.as_ref(), Wanted::Number, cx)
+                .map(Cost::Expression);
+        }
+    };
     let (most, what) = match measure {
         Some(Measure::Concurrency(_)) if cost.is_given() => {
             let message = format!("`cost` has no effect in {}", owner.subject());
@@ -170,7 +187,7 @@ fn subject(owner: Owner<'_>, per: &At<PerForm>, cx: &mut Context<'_>) -> Option<
         PerForm::Whom(schema::Per::Consumer) => Some(Subject::Consumer),
         PerForm::Whom(schema::Per::Key) => Some(Subject::Key),
         PerForm::Whom(schema::Per::Route) => Some(Subject::Route),
-        PerForm::Part(PartOfRequest { claim: Some(claim), header: None }) => {
+        PerForm::Part(PartOfRequest { claim: Some(claim), header: None, expr: None }) => {
             let length = claim.value.len();
             if length == 0 || length > MAX_CLAIM_NAME {
                 let message = format!("{} counts by no claim", owner.subject());
@@ -180,15 +197,18 @@ fn subject(owner: Owner<'_>, per: &At<PerForm>, cx: &mut Context<'_>) -> Option<
             }
             Some(Subject::Claim(claim.value.as_str().into()))
         }
-        PerForm::Part(PartOfRequest { claim: None, header: Some(header) }) => {
+        PerForm::Part(PartOfRequest { claim: None, header: Some(header), expr: None }) => {
             let name: HeaderName = cx.read(header)?;
             Some(Subject::Header(name))
+        }
+        PerForm::Part(PartOfRequest { claim: None, header: None, expr: Some(expr) }) => {
+            value(owner, ("per", per.span), Some(expr), Wanted::Text, cx).map(Subject::Expression)
         }
         PerForm::Part(_) => {
             let message = format!("{} does not say whom it counts", owner.subject());
             cx.report(
                 Diagnostic::error(message)
-                    .at(per.span, "exactly one of `claim` and `header` is needed")
+                    .at(per.span, "exactly one of `claim`, `header` and `expr` is needed")
                     .help("as `per = { claim = \"tenant\" }`"),
             );
             None

@@ -1,8 +1,10 @@
 //! What a route asks of a head.
 
+use super::expressions::condition;
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{self, At, Entries};
+use crate::expressions::Sees;
 use crate::routing::{Matcher, PathPattern, ValueMatch};
 use http::HeaderName;
 
@@ -18,7 +20,9 @@ pub(crate) fn compile(
     let query = (route.query.0.iter())
         .map(|(name, value)| (name.value.as_str().into(), value_match(&value.value)))
         .collect();
+    let when = condition(owner, &route.when, Sees::Request, cx);
     Some(Matcher {
+        when: when?,
         hosts: hosts?,
         paths: paths?,
         methods: methods?,

@@ -7,6 +7,7 @@ mod action;
 mod auth;
 mod cloudwatch;
 mod conflicts;
+mod expressions;
 mod fleet;
 mod issuer_keys;
 mod issuers;
@@ -31,6 +32,7 @@ use super::source::{Sources, Span};
 use super::value::{Bounded, Name, Written};
 use super::{Config, Fixed, PolicyDef, words};
 use crate::auth::JwksUrl;
+use crate::expressions::Language;
 use crate::limits::Plan;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -54,6 +56,8 @@ pub(crate) struct Origins {
 
 /// What all of compiling shares.
 pub(crate) struct Context<'a> {
+    /// What expressions are written in.
+    pub(crate) language: Language,
     /// The text.
     pub(crate) sources: &'a Sources,
     /// Keys that were taken out of the tree.

@@ -1,5 +1,6 @@
 //! `[policies.*]`: conditions and limits that have a name, and the routes that use it.
 
+use super::expressions::condition;
 use super::{Context, Names, Owner, limits, routes};
 use crate::auth::access::Access;
 use crate::auth::registry::MAX_POLICIES;
@@ -8,6 +9,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{self, At, Entries, Text};
 use crate::config::source::Span;
 use crate::config::words;
+use crate::expressions::Sees;
 use ipnet::IpNet;
 use std::sync::Arc;
 
@@ -45,9 +47,11 @@ fn policy(
     let addresses = policy.addresses.as_ref().map(|list| networks(owner, list, cx));
     let deny_addresses = cx.read_set(&policy.deny_addresses, "network");
     warn_of_everyone(owner, &policy.deny_addresses, cx);
+    let when = condition(owner, &policy.when, Sees::Caller, cx);
     let name = cx.name(name);
     Some(PolicyDef {
         name: name?,
+        when: when?,
         access: Access {
             scopes,
             plans: some(named)?.map(Vec::into_iter).map(Iterator::collect),
@@ -189,10 +193,16 @@ fn refuse_callers(
     policy: &schema::Policy,
     cx: &mut Context<'_>,
 ) {
-    let limit = limits::counting_callers(&policy.limits).next();
+    let language = cx.language.clone();
+    let limit = limits::counting_callers(&policy.limits, &language).next();
     let asks = (policy.scopes.first().map(|scope| ("asks for scopes".to_owned(), scope.span)))
         .or_else(|| policy.plans.as_ref().map(|at| ("asks for a plan".to_owned(), at.span)))
         .or_else(|| policy.consumers.as_ref().map(|at| ("asks who calls".to_owned(), at.span)))
+        .or_else(|| {
+            let when = policy.when.as_ref()?;
+            let asks = cx.asks_for_a_caller(&when.value);
+            asks.then(|| ("asks who calls".to_owned(), when.span))
+        })
         .or_else(|| {
             limit.map(|(limit, span)| (format!("counts callers (`{}`)", limit.value), span))
         });

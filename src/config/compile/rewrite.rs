@@ -1,12 +1,14 @@
 //! What a route changes on the way through, and what it must not touch.
 
+use super::expressions::computed;
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::pattern::parse_prefix;
-use crate::config::schema::{self, At, Entries, File, Text};
+use crate::config::schema::{self, At, Computed, Entries, File, Text, TextOrTable};
 use crate::config::source::Span;
 use crate::config::uri::Origin;
-use crate::routing::{Cors, HeaderEdits, PathPattern, PathRewrite, Rewrite, Segment};
+use crate::expressions::Wanted;
+use crate::routing::{Cors, FieldValue, HeaderEdits, PathPattern, PathRewrite, Rewrite, Segment};
 use http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;
 
@@ -48,8 +50,8 @@ pub(crate) fn compile(
         Some(host) => cx.read(host).map(|host| HeaderValue::from_str(&host.0).ok()),
         None => Some(None),
     };
-    let request = edits(&route.request_headers, cx);
-    let response = edits(&route.response_headers, cx);
+    let request = edits(owner, "request_headers", route, cx);
+    let response = edits(owner, "response_headers", route, cx);
     if let Some(name) = cx.read_quietly(&file.auth.api_key.header) {
         keep_credential(owner, &route.request_headers, &name, cx);
     }
@@ -153,13 +155,20 @@ fn prefix(
     fits
 }
 
-fn edits(file: &schema::HeaderEdits, cx: &mut Context<'_>) -> Option<HeaderEdits> {
+fn edits(
+    owner: Owner<'_>,
+    key: &str,
+    route: &schema::Route,
+    cx: &mut Context<'_>,
+) -> Option<HeaderEdits> {
+    let file =
+        if key == "request_headers" { &route.request_headers } else { &route.response_headers };
     let remove: Option<Vec<HeaderName>> = cx.read_set(&file.remove, "header");
     for (name, at) in remove.iter().flatten().zip(&file.remove) {
         protect(name, at.span, cx);
     }
-    let set = values(&file.set, cx);
-    let add = values(&file.add, cx);
+    let set = values(owner, [key, "set"], &file.set, route, cx);
+    let add = values(owner, [key, "add"], &file.add, route, cx);
     let edits = HeaderEdits { remove: remove?, set: set?, add: add? };
     let removed: Vec<(Span, HeaderName)> =
         file.remove.iter().map(|at| at.span).zip(edits.remove.iter().cloned()).collect();
@@ -177,9 +186,12 @@ fn edits(file: &schema::HeaderEdits, cx: &mut Context<'_>) -> Option<HeaderEdits
 }
 
 fn values(
-    entries: &Entries<Text<HeaderValue>>,
+    owner: Owner<'_>,
+    keys: [&str; 2],
+    entries: &Entries<TextOrTable<HeaderValue, Computed>>,
+    route: &schema::Route,
     cx: &mut Context<'_>,
-) -> Option<Vec<(HeaderName, HeaderValue)>> {
+) -> Option<Vec<(HeaderName, FieldValue)>> {
     let mut compiled = Vec::new();
     let mut places = Vec::new();
     for (name, value) in &entries.0 {
@@ -188,7 +200,18 @@ fn values(
             protect(header, name.span, cx);
             places.push((name.span, header.clone()));
         }
-        compiled.push(header.zip(cx.read(value)));
+        let read = match &value.value {
+            TextOrTable::Text(text) => {
+                cx.parse::<HeaderValue>(&text.text, value.span).map(FieldValue::Fixed)
+            }
+            TextOrTable::Table(table) => {
+                let path: Vec<&str> =
+                    owner.path.iter().copied().chain(keys).chain([name.value.as_str()]).collect();
+                let entry = Owner { path: &path, span: value.span };
+                computed(entry, table, Wanted::Text, route, cx).map(FieldValue::Computed)
+            }
+        };
+        compiled.push(header.zip(read));
     }
     cx.refuse_twice(&places, "header");
     compiled.into_iter().collect()

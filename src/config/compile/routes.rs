@@ -94,7 +94,7 @@ fn warn_of_tokens(file: &File, cx: &mut Context<'_>) {
     }
 }
 
-fn is_open(auth: &At<schema::OneOrMany<AuthMethod>>) -> bool {
+pub(crate) fn is_open(auth: &At<schema::OneOrMany<AuthMethod>>) -> bool {
     auth.items().iter().any(|(_, method)| **method == AuthMethod::None)
 }
 
@@ -145,7 +145,8 @@ pub(crate) fn scopes(list: &[At<String>], cx: &mut Context<'_>) -> Vec<Arc<str>>
 
 /// On an open route nobody is a caller.
 fn refuse_callers(name: &At<String>, route: &schema::Route, cx: &mut Context<'_>) {
-    for (limit, span) in limits::counting_callers(&route.limits) {
+    let language = cx.language.clone();
+    for (limit, span) in limits::counting_callers(&route.limits, &language) {
         let message = format!("limit `{}` counts callers that nobody knows", limit.value);
         cx.report(
             Diagnostic::error(message)

@@ -1,6 +1,6 @@
 //! `[plans.*]`, `[policies.*]`, and the limits that both and routes have.
 
-use super::{At, Entries, Per, PerForm, Text};
+use super::{At, CostForm, Entries, Per, PerForm, Text};
 use crate::limits::{Quota, Rate};
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -30,6 +30,8 @@ pub(crate) struct Policy {
     pub(crate) addresses: Option<At<Vec<At<Text<IpNet>>>>>,
     /// Networks that the client's address must not be in (403).
     pub(crate) deny_addresses: Vec<At<Text<IpNet>>>,
+    /// An expression in CEL that must be true (403).
+    pub(crate) when: Option<At<String>>,
     /// The limits, by name.
     pub(crate) limits: Entries<Limit<OfPolicy>>,
 }
@@ -97,8 +99,7 @@ pub(crate) struct Limit<W> {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) concurrency: Option<At<u32>>,
     /// Permits that one request takes, of a rate or a quota.
-    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
-    pub(crate) cost: At<u32>,
+    pub(crate) cost: At<CostForm>,
     /// Whom it counts.
     pub(crate) per: At<PerForm>,
     /// Whether it refuses.
@@ -120,7 +121,7 @@ impl<W: LimitOwner> Default for Limit<W> {
             burst: None,
             quota: None,
             concurrency: None,
-            cost: At::default_is(1),
+            cost: At::default_is(CostForm::Permits(1)),
             per: At::default_is(PerForm::Whom(W::PER)),
             mode: At::default_is(Mode::Enforce),
             scope: At::default_is(Scope::Fleet),

@@ -22,9 +22,9 @@ pub(crate) use limits::{
     Limit, LimitOwner, Mode, OfRoute, OnStoreFailure, Plan, Policy, Precision, Scope,
 };
 pub(crate) use parts::{At, Entries, OneOrMany, Text, TextOrTable, Workers};
-pub(crate) use per::{PartOfRequest, Per, PerForm};
+pub(crate) use per::{CostForm, PartOfRequest, Per, PerForm};
 pub(crate) use route::{
-    AuthMethod, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
+    AuthMethod, Computed, Cors, EncodedSlash, HeaderEdits, Redirect, Reply, Route, RouteTimeouts,
 };
 pub(crate) use upstream::{
     Balance, Ejection, Health, Probe, Protocol, Timeouts, Upstream, UpstreamTls, Verify,

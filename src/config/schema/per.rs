@@ -1,6 +1,6 @@
 //! Whom a limit counts: a word, or a part of the request.
 
-use super::{At, Text};
+use super::{At, Computed, Text};
 use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -28,13 +28,17 @@ pub(crate) enum Per {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(inline)]
-#[schemars(extend("oneOf" = [{ "required": ["claim"] }, { "required": ["header"] }]))]
+#[schemars(extend("oneOf" = [
+    { "required": ["claim"] }, { "required": ["header"] }, { "required": ["expr"] }
+]))]
 pub(crate) struct PartOfRequest {
     /// A claim of the token; without it the consumer is counted.
     pub(crate) claim: Option<At<String>>,
     /// A header, which the client chooses: it groups and does not protect. Without it the consumer is
     /// counted.
     pub(crate) header: Option<At<Text<HeaderName>>>,
+    /// An expression in CEL; without what comes out the consumer is counted.
+    pub(crate) expr: Option<At<String>>,
 }
 
 /// Whom a limit counts, by a word or by a part of the request.
@@ -92,5 +96,64 @@ impl JsonSchema for PerForm {
         let word = generator.subschema_for::<Per>();
         let part = generator.subschema_for::<PartOfRequest>();
         json_schema!({ "anyOf": [word, part] })
+    }
+}
+
+/// What a request takes: a number, or what an expression makes of it.
+pub(crate) enum CostForm {
+    /// Always so many.
+    Permits(u32),
+    /// Another number for each request.
+    Computed(Computed),
+}
+
+impl<'de> Deserialize<'de> for CostForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = CostForm;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a table")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<CostForm, E> {
+                u32::try_from(number).map(CostForm::Permits).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CostForm, A::Error> {
+                Computed::deserialize(MapAccessDeserializer::new(map)).map(CostForm::Computed)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Serialize for CostForm {
+    /// Only defaults are written, and those are numbers.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Permits(permits) => permits.serialize(serializer),
+            Self::Computed(_) => serializer.serialize_none(),
+        }
+    }
+}
+
+impl JsonSchema for CostForm {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "CostForm".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<Computed>();
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": u32::MAX }, table
+        ] })
     }
 }

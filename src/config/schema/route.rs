@@ -1,6 +1,6 @@
 //! `[routes.*]`.
 
-use super::{At, Entries, Limit, OfRoute, OneOrMany, Text};
+use super::{At, Entries, Limit, OfRoute, OneOrMany, Text, TextOrTable};
 use crate::config::uri::{HostHeader, LocationTemplate, Origin};
 use crate::config::value::ByteSize;
 use crate::routing::{HostPattern, PathPattern};
@@ -35,6 +35,8 @@ pub(crate) struct Route {
     pub(crate) headers: Entries<String>,
     /// Query parameters that must be there; "*" for any value.
     pub(crate) query: Entries<String>,
+    /// An expression in CEL that must be true; it sees `request` only.
+    pub(crate) when: Option<At<String>>,
     /// What happens to %2F in a path.
     pub(crate) encoded_slash: At<EncodedSlash>,
     /// Scopes that the credential must carry, all of them (403).
@@ -81,6 +83,7 @@ impl Default for Route {
             methods: Vec::new(),
             headers: Entries::default(),
             query: Entries::default(),
+            when: None,
             encoded_slash: At::default_is(EncodedSlash::Refuse),
             scopes: Vec::new(),
             policies: Vec::new(),
@@ -184,9 +187,18 @@ pub(crate) struct HeaderEdits {
     /// Gone.
     pub(crate) remove: Vec<At<Text<HeaderName>>>,
     /// The only value afterwards.
-    pub(crate) set: Entries<Text<HeaderValue>>,
+    pub(crate) set: Entries<TextOrTable<HeaderValue, Computed>>,
     /// One more value.
-    pub(crate) add: Entries<Text<HeaderValue>>,
+    pub(crate) add: Entries<TextOrTable<HeaderValue, Computed>>,
+}
+
+/// What an expression computes from each request.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["expr"]))]
+pub(crate) struct Computed {
+    /// The expression, in CEL.
+    pub(crate) expr: Option<At<String>>,
 }
 
 /// Timeouts of a route.

@@ -40,6 +40,12 @@ const LIMITS: Spec = (
     &["rule", "mode"],
     MetricType::COUNTER,
 );
+const EXPRESSIONS: Spec = (
+    "gateway_expression_errors_total",
+    "Evaluations of an expression that came to nothing.",
+    &["expression"],
+    MetricType::COUNTER,
+);
 const UPSTREAM_DURATION: Spec = (
     "gateway_upstream_duration_seconds",
     "From the choice of an endpoint to the end of its response.",
@@ -120,11 +126,12 @@ const OVERFLOW: Spec = (
     MetricType::COUNTER,
 );
 
-const ALL: [Spec; 18] = [
+const ALL: [Spec; 19] = [
     REQUESTS,
     DURATION,
     REJECTIONS,
     LIMITS,
+    EXPRESSIONS,
     UPSTREAM_DURATION,
     UPSTREAM_FAILURES,
     UPSTREAM_RETRIES,
@@ -195,6 +202,16 @@ impl Exposition {
         refusals.0
     }
 
+    fn expressions(&self) -> MetricFamily {
+        let mut failures = Family::new(EXPRESSIONS);
+        self.series.expressions.each(|place, count| {
+            if count.value() > 0 {
+                failures.number(&[place], count.value());
+            }
+        });
+        failures.0
+    }
+
     fn process_wide(&self) -> [MetricFamily; 5] {
         let mut connections = Family::new(CONNECTIONS);
         self.series.listeners.each(|name, count| connections.number(&[name], count.value()));
@@ -243,6 +260,7 @@ impl Collector for Exposition {
         all.extend(self.routes());
         all.extend(self.upstreams());
         all.push(self.rules());
+        all.push(self.expressions());
         all.extend(self.process_wide());
         all.extend(self.live());
         all

@@ -10,6 +10,7 @@
 
 mod answers;
 mod exposition;
+mod expression;
 mod fine;
 mod process;
 mod readings;
@@ -19,6 +20,7 @@ mod scalars;
 mod series;
 mod upstream;
 
+pub use expression::ExpressionMetrics;
 pub use readings::{Metric, Reading};
 pub use route::RouteMetrics;
 pub use rule::RuleMetrics;
@@ -119,6 +121,7 @@ impl Metrics {
         self.series.routes.retain();
         self.series.upstreams.retain();
         self.series.rules.retain();
+        self.series.expressions.retain();
     }
 
     /// The series of one route.
@@ -137,6 +140,12 @@ impl Metrics {
     #[must_use]
     pub fn rule(&self, id: &str) -> RuleMetrics {
         RuleMetrics::new(self.series.rules.series(id))
+    }
+
+    /// The series of the expression that stands at this place.
+    #[must_use]
+    pub fn expression(&self, place: &str) -> ExpressionMetrics {
+        ExpressionMetrics::new(self.series.expressions.series(place))
     }
 
     /// A request of a client was answered, whatever its route; not a question for health. Without a
@@ -300,6 +309,8 @@ mod tests {
         upstream.observe(Duration::from_millis(3));
         upstream.failed("connect");
         upstream.retried();
+        let expression = metrics.expression("route/orders/when");
+        expression.failed("route/orders/when", "division by zero");
         rule.refused();
         rule.shadow();
         rule.shadow();
@@ -360,6 +371,7 @@ mod tests {
             r#"gateway_upstream_endpoint_up{upstream="billing",endpoint="10.0.0.2:80"} 0"#,
             r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="enforce"} 1"#,
             r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="shadow"} 2"#,
+            r#"gateway_expression_errors_total{expression="route/orders/when"} 1"#,
             r#"gateway_heads_refused_total{code="head_timeout"} 1"#,
             r#"gateway_connections_total{listener="public"} 1"#,
             r#"gateway_connections_refused_total{reason="limit"} 1"#,

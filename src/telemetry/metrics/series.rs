@@ -15,6 +15,7 @@ pub(super) struct Series {
     pub(super) routes: Table<super::route::Route>,
     pub(super) upstreams: Table<super::upstream::Upstream>,
     pub(super) rules: Table<super::rule::Rule>,
+    pub(super) expressions: Table<Count>,
     pub(super) listeners: Table<Count>,
     pub(super) heads_refused: Codes,
     pub(super) connections_refused: Codes,
@@ -64,6 +65,11 @@ pub(super) struct Count(AtomicU64);
 impl Count {
     pub(super) fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts, and says how many it are then.
+    pub(super) fn counted(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     pub(super) fn value(&self) -> u64 {

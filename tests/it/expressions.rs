@@ -1,0 +1,158 @@
+//! Expressions of operators: conditions of routes and policies, and header values, looked at from
+//! outside.
+
+use crate::support::eventually_async;
+use crate::support::gateway::{Builder, Gateway, succeed};
+use crate::support::origin::Origin;
+use serde_json::json;
+
+fn reply(path: &str, auth: &str, body: &str, more: &str) -> String {
+    format!(
+        "path = {path:?}\nauth = {auth:?}\nreply = {{ status = 200, body = {body:?} }}\n{more}\n"
+    )
+}
+
+fn described() -> Builder {
+    Gateway::builder()
+        .toml("[http]\ntrusted_proxies = [\"127.0.0.0/8\"]\n[auth.jwt.default]\n")
+        .plan("basic", "100000/s")
+        .plan("gold", "100000/s")
+        .key("acme", "basic")
+        .key("zoe", "gold")
+}
+
+#[tokio::test]
+async fn a_condition_of_a_route_takes_requests_from_the_route_beside_it() {
+    let canary = "when = \"request.headers['x-canary'] == '1' || request.query.beta == '1'\"";
+    let inside = "when = \"inNetwork(request.address, '10.0.0.0/8') && request.scheme == 'http'\"";
+    let gateway = described()
+        .route("all", &reply("/a", "none", "all", ""))
+        .route("canary", &reply("/a", "none", "canary", canary))
+        .route("inside", &reply("/inside", "none", "inside", inside))
+        .start()
+        .await;
+    for (path, header, from, expected) in [
+        ("/a", "", "192.0.2.1", "all"),
+        ("/a", "0", "192.0.2.1", "all"),
+        ("/a", "1", "192.0.2.1", "canary"),
+        ("/a?beta=1", "", "192.0.2.1", "canary"),
+        ("/a?beta=%31", "0", "192.0.2.1", "canary"),
+        ("/inside", "", "10.1.2.3", "inside"),
+    ] {
+        let mut request = gateway.get(path).header("x-forwarded-for", from);
+        if !header.is_empty() {
+            request = request.header("x-canary", header);
+        }
+        let answer = request.send().await;
+        answer.expect_status(200);
+        assert_eq!(answer.text(), expected, "{path} {header}");
+    }
+    let outside = gateway.get("/inside").header("x-forwarded-for", "192.0.2.1").send().await;
+    outside.expect_status(404).expect_code("no_route");
+}
+
+#[tokio::test]
+async fn a_condition_of_a_policy_is_refused_where_it_is_not_met_and_where_it_cannot_be_told() {
+    let gateway = described()
+        .route("small", &reply("/small", "api_key", "ok", "policies = [\"small\"]"))
+        .route("gold", &reply("/gold", "api_key", "ok", "policies = [\"gold\"]"))
+        .route("broken", &reply("/broken", "api_key", "ok", "policies = [\"broken\"]"))
+        .toml(
+            "[policies.small]\nwhen = \"request.size <= 10 && request.method == 'POST'\"\n\
+             [policies.gold]\nwhen = \"caller.plan == 'gold' && route.name == 'gold' && caller.method == 'api_key'\"\n\
+             [policies.broken]\nwhen = \"100 / int(request.query.n) > 0\"\n",
+        )
+        .start()
+        .await;
+    for (key, body, status) in [("acme", "0123456789", 200), ("acme", "0123456789a", 403)] {
+        gateway.post("/small", body).key(key).send().await.expect_status(status);
+    }
+    for (path, key, met) in [
+        ("/gold", "zoe", true),
+        ("/gold", "acme", false),
+        ("/broken?n=5", "acme", true),
+        ("/broken?n=0", "acme", false),
+        ("/broken?n=x", "acme", false),
+        ("/broken", "acme", false),
+    ] {
+        let answer = gateway.get(path).key(key).send().await;
+        if met {
+            answer.expect_status(200);
+            continue;
+        }
+        answer.expect_status(403).expect_code("policy_denied");
+        let line = gateway.line_of(&answer).await;
+        let policy = path.trim_start_matches('/').split('?').next().unwrap();
+        assert_eq!(line["cause"], json!(format!("policy/{policy}/when")));
+    }
+    // What was not sent is no failure.
+    let failures = [("expression", "policy/broken/when")];
+    gateway.metric_is("expression_errors_total", &failures, 2.0).await;
+}
+
+#[tokio::test]
+async fn a_row_of_the_store_brings_a_condition_and_a_wrong_one_is_refused_with_its_place() {
+    let gateway = described()
+        .route("all", &reply("/*", "api_key", "ok", "policies = [\"gate\"]"))
+        .toml("[policies.gate]\n")
+        .start()
+        .await;
+    gateway.get("/").key("acme").send().await.expect_status(200);
+    let put = |text: &str| {
+        let file = gateway.folder().join("row.toml");
+        std::fs::write(&file, text).unwrap();
+        gateway.cli(&["policies", "put", "gate", file.to_str().unwrap()])
+    };
+    let wrong = put("when = \"caller.pln == 'gold'\"\n");
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(!wrong.status.success() && told.contains("did you mean `plan`"), "{told}");
+    succeed(&put("when = \"caller.plan == 'gold'\"\n"));
+    eventually_async("the row in force", async || {
+        (gateway.get("/").key("acme").send().await.status == 403).then_some(())
+    })
+    .await;
+    gateway.get("/").key("zoe").send().await.expect_status(200);
+}
+
+#[tokio::test]
+async fn headers_are_computed_and_one_that_cannot_be_is_left_out() {
+    let origin = Origin::start().await;
+    let gateway = described()
+        .upstream("origin", &[origin.address()])
+        .route(
+            "all",
+            "path = \"/*\"\nauth = \"api_key\"\nupstream = \"origin\"\n\
+             response_headers.add.X-Route = { expr = \"route.name + ' of ' + caller.consumer\" }\n\
+             request_headers.set.X-Plan = { expr = \"caller.plan + ':' + request.method\" }\n\
+             request_headers.set.X-Custom = { expr = \"caller.custom_id\" }\n\
+             request_headers.set.X-Echo = { expr = \"request.query.echo\" }\n\
+             request_headers.set.X-Fixed = \"as it stands\"\n",
+        )
+        .start()
+        .await;
+    let answer = gateway
+        .get("/x?echo=a%20b")
+        .key("zoe")
+        .header("x-plan", "forged")
+        .header("x-custom", "forged")
+        .send()
+        .await;
+    answer.expect_status(200).expect_header("x-route", "all of zoe");
+    let seen = origin.last();
+    assert_eq!(seen.head.header("x-plan").as_deref(), Some("gold:GET"));
+    assert_eq!(seen.head.header("x-custom"), None);
+    assert_eq!(seen.head.header("x-echo").as_deref(), Some("a b"));
+    assert_eq!(seen.head.header("x-fixed").as_deref(), Some("as it stands"));
+    let long = format!("/x?echo={}", "a".repeat(1025));
+    for path in ["/x?echo=a%0d%0ax-forged:%201", "/x?echo=a%00", &long] {
+        gateway.get(path).key("zoe").send().await.expect_status(200);
+        let seen = origin.last();
+        assert_eq!(
+            (seen.head.header("x-echo"), seen.head.header("x-forged")),
+            (None, None),
+            "{path}"
+        );
+    }
+    let failures = [("expression", "route/all/request_headers/set/X-Echo")];
+    gateway.metric_is("expression_errors_total", &failures, 3.0).await;
+}
