@@ -42,6 +42,8 @@ pub enum Method {
     ApiKey,
     /// `Authorization: Bearer <jwt>`
     Jwt,
+    /// A client certificate in the TLS handshake.
+    Certificate,
 }
 
 /// What a route asks of its callers. There is no default: a route says it aloud.
@@ -86,6 +88,13 @@ pub enum Credential {
         issuer: Arc<str>,
         /// The `sub` claim.
         subject: Arc<str>,
+    },
+    /// A certificate that the client showed when it connected.
+    Certificate {
+        /// Whom it names.
+        subject: Arc<str>,
+        /// Its SHA-256, in hex.
+        fingerprint: Arc<str>,
     },
 }
 

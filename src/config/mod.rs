@@ -38,7 +38,7 @@ pub use rows::{RefusedRow, Rows, check_row, compile_rows, faults_of_row};
 pub use secret::{Environment, SecretFiles};
 
 use crate::auth::access::Access;
-use crate::auth::{ApiKeys, JwtIssuer, Requirement};
+use crate::auth::{ApiKeys, CertificateRules, ClientTrust, JwtIssuer, Requirement};
 use crate::limits::{Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
 use crate::upstreams::{Timeouts, UpstreamDef};
@@ -55,6 +55,9 @@ pub struct Config {
     pub fixed: Fixed,
     /// Certificates of the listeners with TLS, by the listener's name. A reload exchanges them.
     pub certificates: Vec<(Arc<str>, Certificate)>,
+    /// Whose client certificates the listeners believe that ask for them, by the listener's name. A
+    /// reload exchanges them.
+    pub clients: Vec<(Arc<str>, Arc<ClientTrust>)>,
     /// Limits on connections and heads.
     pub http: Http,
     /// How the process ends.
@@ -65,6 +68,8 @@ pub struct Config {
     pub api_key: ApiKeys,
     /// Believed token issuers, sorted by name.
     pub issuers: Vec<Arc<JwtIssuer>>,
+    /// What is read from client certificates.
+    pub mtls: CertificateRules,
     /// Plans, sorted by name.
     pub plans: Vec<Plan>,
     /// Policies, sorted by name.

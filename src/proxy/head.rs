@@ -4,7 +4,7 @@
 
 use super::rejection::{BadBody, BadHead};
 use super::wire::HeadCaps;
-use crate::auth::{Caller, Credential};
+use crate::auth::{Caller, ClientCertificate, Credential, Sent};
 use crate::limits::{KeySubject, Subjects};
 use crate::routing::{Asked, Target, parse_host};
 use http::header::{
@@ -25,6 +25,7 @@ pub struct Head<'a> {
     host: Cow<'a, str>,
     client: IpAddr,
     goes_on: bool,
+    certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Head<'a> {
@@ -68,7 +69,19 @@ impl<'a> Head<'a> {
                 None => return Err(BadHead::Host),
             },
         };
-        Ok(Self { header, target, host, client, goes_on })
+        Ok(Self { header, target, host, client, goes_on, certificate: None })
+    }
+
+    /// The same with the certificate that the client showed when it connected.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Option<&'a ClientCertificate>) -> Self {
+        Self { certificate, ..self }
+    }
+
+    /// All that can say who calls.
+    #[must_use]
+    pub fn sent(&self) -> Sent<'a> {
+        Sent { headers: self.headers(), certificate: self.certificate }
     }
 
     /// The method.
@@ -132,6 +145,7 @@ impl<'a> Head<'a> {
             key: caller.map(|caller| match &caller.credential {
                 Credential::ApiKey(id) => KeySubject::ApiKey(id),
                 Credential::Jwt { issuer, subject } => KeySubject::Jwt { issuer, subject },
+                Credential::Certificate { subject, .. } => KeySubject::Certificate(subject),
             }),
         }
     }

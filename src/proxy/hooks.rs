@@ -14,6 +14,7 @@ use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection};
 use super::reply;
+use super::stream;
 use super::wire::HeadCaps;
 use crate::limits::Outcome;
 use crate::snapshot::{Action, Live, Parts};
@@ -62,7 +63,8 @@ impl Gateway {
             _ => false,
         };
         let caps = HeadCaps::from(&snapshot.http);
-        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?;
+        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?
+            .with_certificate(stream::certificate(session));
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {
