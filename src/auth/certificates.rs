@@ -42,10 +42,7 @@ type Found = Lookup<Arc<Entry<Arc<Consumer>>>>;
 impl Certificates {
     /// Believes what the `trusts` of the listeners verify.
     #[must_use]
-    pub const fn new(
-        rules: CertificateRules,
-        trusts: Vec<(Arc<str>, Arc<ClientTrust>)>,
-    ) -> Self {
+    pub const fn new(rules: CertificateRules, trusts: Vec<(Arc<str>, Arc<ClientTrust>)>) -> Self {
         Self { rules, trusts }
     }
 

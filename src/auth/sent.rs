@@ -47,7 +47,10 @@ pub(super) fn presented_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Deni
     }
 }
 
-pub(super) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Denied> {
+pub(super) fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h [u8]>, Denied> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(ambiguous(AmbiguousReason::Repeated)),

@@ -38,7 +38,7 @@ pub use rows::{RefusedRow, Rows, check_row, compile_rows, faults_of_row};
 pub use secret::{Environment, SecretFiles};
 
 use crate::auth::access::Access;
-use crate::auth::{ApiKeys, CertificateRules, ClientTrust, JwtIssuer, Requirement};
+use crate::auth::{ApiKeys, CERTIFICATES, CertificateRules, ClientTrust, JwtIssuer, Requirement};
 use crate::limits::{Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
 use crate::upstreams::{Timeouts, UpstreamDef};
@@ -78,6 +78,17 @@ pub struct Config {
     pub upstreams: Vec<UpstreamDef>,
     /// Routes, sorted by name.
     pub routes: Vec<RouteDef>,
+}
+
+impl Config {
+    /// The names under which the deny list can take something back: those of the issuers of tokens,
+    /// and the one that stands for client certificates, where a listener asks for them.
+    #[must_use]
+    pub fn credential_issuers(&self) -> Vec<Arc<str>> {
+        let certificates = (!self.clients.is_empty()).then(|| CERTIFICATES.into());
+        let tokens = self.issuers.iter().map(|issuer| Arc::clone(&issuer.name));
+        tokens.chain(certificates).collect()
+    }
 }
 
 /// What is read once at start; a reload that changes it is refused, with the place.

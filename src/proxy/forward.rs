@@ -119,9 +119,8 @@ pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, stop_here: &[&[Heade
 
 fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str().as_bytes();
-    let begins = |start: &&str| {
-        alike(text.get(..start.len()).unwrap_or_default(), start.as_bytes())
-    };
+    let begins =
+        |start: &&str| alike(text.get(..start.len()).unwrap_or_default(), start.as_bytes());
     let may = matches!(text.first(), Some(b'c' | b's' | b'x')) && !trusted;
     if may && CERTIFICATE.iter().any(begins) {
         return true;

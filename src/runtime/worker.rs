@@ -181,12 +181,7 @@ impl Door {
         });
     }
 
-    async fn serve(
-        &self,
-        tcp: TcpStream,
-        handshake: Option<Handshake>,
-        limits: ConnectionLimits,
-    ) {
+    async fn serve(&self, tcp: TcpStream, handshake: Option<Handshake>, limits: ConnectionLimits) {
         let mut waits = Waits::new(&self.serving.drain);
         let patience = limits.write_timeout;
         let Some(Handshake { acceptor, trust }) = handshake else {

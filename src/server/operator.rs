@@ -4,7 +4,6 @@ use super::Process;
 use super::readings;
 use crate::admin::api::{ApiState, Fault, Origin, Ports, Tokens};
 use crate::admin::{self, AdminState};
-use crate::auth::CERTIFICATES;
 use crate::auth::api_key::KeyForm;
 use crate::auth::documents::DocumentKind;
 use crate::config::{self, AdminDef};
@@ -108,13 +107,7 @@ impl Process {
             key_form: Arc::new(move || KeyForm::new(&form.load().config.api_key)),
             check_document: Arc::new(check),
             in_force: Arc::new(move |kind| in_force(&named.load(), kind)),
-            issuers: Arc::new(move || {
-                let snapshot = believed.load();
-                let issuers = snapshot.config.issuers.iter().map(|issuer| Arc::clone(&issuer.name));
-                // Certificates are taken back by the same list.
-                let certificates = (!snapshot.config.clients.is_empty()).then_some(CERTIFICATES);
-                issuers.chain(certificates.map(Arc::from)).collect()
-            }),
+            issuers: Arc::new(move || believed.load().config.credential_issuers()),
         })
     }
 }

@@ -18,7 +18,9 @@ mod route;
 pub use policy::{Limits, Origin, Policy};
 pub use route::{Action, Answer, Challenges, Route, Way};
 
-use crate::auth::{Authenticator, Caller, Certificates, ClientTrust, Directory, RemoteKeySets, TokenCache};
+use crate::auth::{
+    Authenticator, Caller, Certificates, ClientTrust, Directory, RemoteKeySets, TokenCache,
+};
 use crate::config::{Config, Http, Rows};
 use crate::limits::{Limiter, Tally};
 use crate::routing::Routes;

@@ -49,7 +49,8 @@ fn trust(
     cx: &mut Context<'_>,
 ) -> Option<ClientTrust> {
     let path = cx.sources.dir.join(&authorities.value);
-    let lists = tls.client_crl.as_ref().map(|lists| (cx.sources.dir.join(&lists.value), lists.span));
+    let lists =
+        tls.client_crl.as_ref().map(|lists| (cx.sources.dir.join(&lists.value), lists.span));
     cx.watched.push(path.clone());
     cx.watched.extend(lists.as_ref().map(|(path, _)| path.clone()));
     let required = tls.client_certificate.value == ClientCertificates::Required;
