@@ -1,7 +1,8 @@
 //! From the headers of a request to its caller.
 //!
 //! Only headers are read, never the query. A route says which methods it accepts; headers of other
-//! methods are not ours and are left alone. What could be read in two ways is refused: a key beside
+//! methods are not ours and are left alone. A certificate belongs to the connection and not to the
+//! request, so it counts only where no header says who calls. What could be read in two ways is refused: a key beside
 //! a token, a header that stands twice, a spelling with `_` beside ours, since servers behind us may
 //! take both for the same name.
 //!
@@ -9,6 +10,7 @@
 //! unknown key costs the same work as a wrong one.
 
 use super::api_key::{KeyDigest, KeyForm, KeyId};
+use super::certificates::Certificates;
 use super::compact::MAX_TOKEN;
 use super::denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 use super::directory::{Directory, KeyEntry, Lookup};
@@ -16,6 +18,7 @@ use super::identity::{ApiKeys, Caller, Consumer, Method, Requirement, UnixTime};
 use super::issuer::{Generation, JwtIssuer};
 use super::jwt::{Issuers, Unverified, Verified};
 use super::remote_keys::{self, RemoteKeySets, RemoteKeys};
+use super::sent::{Presented, Sent, ambiguous, presented_token, single};
 use super::shelf::Entry;
 use super::spelling::{same, underscore_twins};
 use super::tokens::{Token, TokenCache};
@@ -36,6 +39,7 @@ pub struct Authenticator {
     form: KeyForm,
     key_header: HeaderName,
     issuers: Issuers,
+    certificates: Certificates,
     directory: Arc<Directory>,
     tokens: Arc<TokenCache>,
     clock: Clock,
@@ -43,13 +47,6 @@ pub struct Authenticator {
     pepper_told_at: AtomicU64,
     /// `Authorization` first, then the key's header and its spellings with `_`.
     credential_headers: Vec<HeaderName>,
-}
-
-/// A credential as it was sent.
-#[derive(Clone, Copy)]
-enum Presented<'h> {
-    Key(&'h [u8]),
-    Token(&'h [u8]),
 }
 
 type Identified = Result<Arc<Caller>, Denied>;
@@ -73,6 +70,7 @@ impl Authenticator {
             form: KeyForm::new(&api_keys),
             key_header: api_keys.header,
             issuers: Issuers::new(issuers, remote),
+            certificates: Certificates::default(),
             directory,
             tokens,
             clock,
@@ -86,6 +84,12 @@ impl Authenticator {
     pub fn keeping(mut self, claims: Arc<[Arc<str>]>) -> Self {
         self.issuers = self.issuers.keeping(claims);
         self
+    }
+
+    /// Identifies by `certificates` too.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
     }
 
     /// Every header that can carry a credential of ours, spellings with `_` included.
@@ -115,50 +119,57 @@ impl Authenticator {
         }
     }
 
-    /// Who sent these headers, as far as `requirement` asks; `None` where it asks nothing.
+    /// Who sent this, as far as `requirement` asks; `None` where it asks nothing.
     ///
     /// # Errors
     /// Why the request must not go on.
-    pub async fn identify(
+    pub async fn identify<'h>(
         &self,
         requirement: &Requirement,
-        headers: &HeaderMap,
+        sent: impl Into<Sent<'h>>,
     ) -> Result<Option<Arc<Caller>>, Denied> {
-        if let Some(identified) = self.identify_cached(requirement, headers) {
+        let sent = sent.into();
+        if let Some(identified) = self.identify_cached(requirement, sent) {
             return identified;
         }
         let Requirement::Required { methods, scopes } = requirement else {
             return Ok(None);
         };
-        let caller = match self.presented(methods, headers)? {
+        let caller = match self.presented(methods, sent)? {
             Presented::Key(text) => self.by_key(text).await?,
             Presented::Token(text) => self.by_token(text).await?,
+            Presented::Certificate(shown) => {
+                self.certificates.identify(shown, &self.directory, &self.clock).await?
+            }
         };
         check_scopes(caller, scopes).map(Some)
     }
 
     /// The same from what is at hand; `None` if the store has to be asked, or a token verified.
-    pub fn identify_cached(
+    pub fn identify_cached<'h>(
         &self,
         requirement: &Requirement,
-        headers: &HeaderMap,
+        sent: impl Into<Sent<'h>>,
     ) -> Option<Result<Option<Arc<Caller>>, Denied>> {
         let Requirement::Required { methods, scopes } = requirement else {
             return Some(Ok(None));
         };
-        let identified = match self.presented(methods, headers) {
+        let identified = match self.presented(methods, sent.into()) {
             Ok(Presented::Key(text)) => self.by_cached_key(text)?,
             Ok(Presented::Token(text)) => self.by_cached_token(text)?,
+            Ok(Presented::Certificate(shown)) => {
+                self.certificates.identify_cached(shown, &self.directory, &self.clock)?
+            }
             Err(denied) => Err(denied),
         };
         Some(identified.and_then(|caller| check_scopes(caller, scopes)).map(Some))
     }
 
-    /// The one credential in `headers` that the route accepts.
+    /// The one credential that the route accepts.
     fn presented<'h>(
         &self,
         methods: &[Method],
-        headers: &'h HeaderMap,
+        Sent { headers, certificate }: Sent<'h>,
     ) -> Result<Presented<'h>, Denied> {
         let key = match methods.contains(&Method::ApiKey) {
             true => self.presented_key(headers)?,
@@ -172,7 +183,12 @@ impl Authenticator {
             (Some(_), Some(_)) => Err(ambiguous(AmbiguousReason::BothMethods)),
             (Some(key), None) => Ok(Presented::Key(key)),
             (None, Some(token)) => Ok(Presented::Token(token)),
-            (None, None) => Err(Denied::NoCredential),
+            (None, None) => match certificate {
+                Some(shown) if methods.contains(&Method::Certificate) => {
+                    Ok(Presented::Certificate(shown))
+                }
+                _ => Err(Denied::NoCredential),
+            },
         }
     }
 
@@ -343,32 +359,6 @@ fn bearer(token: &Token, consumer: &Lookup<Arc<Entry<Arc<Consumer>>>>) -> Identi
     }
 }
 
-/// The bearer token, if there is one; another scheme is not ours.
-fn presented_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
-    const SCHEME: &[u8] = b"bearer";
-    let Some(value) = single(headers, &AUTHORIZATION)? else {
-        return Ok(None);
-    };
-    let (scheme, rest) = value.split_at(value.len().min(SCHEME.len()));
-    if !scheme.eq_ignore_ascii_case(SCHEME) {
-        return Ok(None);
-    }
-    match rest {
-        [] => Err(invalid_token(InvalidReason::Malformed)),
-        [b' ', ..] => Ok(Some(rest.trim_ascii_start())),
-        // A longer word that only begins like it.
-        _ => Ok(None),
-    }
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Denied> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(ambiguous(AmbiguousReason::Repeated)),
-        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
-    }
-}
-
 fn check_scopes(caller: Arc<Caller>, required: &[Arc<str>]) -> Identified {
     if required.iter().all(|scope| caller.scopes.contains(scope)) {
         return Ok(caller);
@@ -376,14 +366,10 @@ fn check_scopes(caller: Arc<Caller>, required: &[Arc<str>]) -> Identified {
     Err(Denied::Scope { caller, required: required.into() })
 }
 
-const fn ambiguous(reason: AmbiguousReason) -> Denied {
-    Denied::Ambiguous { reason }
-}
-
 const fn invalid_key(reason: InvalidReason) -> Denied {
     Denied::Invalid { method: Method::ApiKey, reason }
 }
 
-const fn invalid_token(reason: InvalidReason) -> Denied {
+pub(super) const fn invalid_token(reason: InvalidReason) -> Denied {
     Denied::Invalid { method: Method::Jwt, reason }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest name of a consumer, subject or plan in a token.
-const MAX_NAME: usize = 256;
+pub(super) const MAX_NAME: usize = 256;
 /// The longest claim that goes into a header.
 const MAX_HEADER: usize = 1024;
 /// The longest claim that rules count by.
@@ -123,7 +123,8 @@ fn name<'c>(claims: &'c Claims, claim: &str) -> Result<Option<&'c str>, InvalidR
     }
 }
 
-fn is_printable(text: &str, longest: usize) -> bool {
+/// Whether a text can be a name: printable ASCII, no space around it.
+pub(super) fn is_printable(text: &str, longest: usize) -> bool {
     !text.is_empty()
         && text.len() <= longest
         && text.trim() == text

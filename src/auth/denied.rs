@@ -97,7 +97,7 @@ pub enum InvalidReason {
     Expired,
     /// A claim that goes into a header cannot.
     HeaderClaim,
-    /// Nobody's token: no issuer fits.
+    /// Nobody's token: no issuer fits. Of a certificate: its authority is not believed any more.
     Issuer,
     /// The issuer has no key of the name that the token says.
     KeyUnknown,
@@ -115,6 +115,8 @@ pub enum InvalidReason {
     Secret,
     /// The token was not signed by its issuer.
     Signature,
+    /// The certificate does not say clearly whom it names.
+    Subject,
     /// Longer than any token that is read.
     TooLong,
     /// The token is of another kind than its issuer's.
@@ -146,6 +148,7 @@ impl InvalidReason {
             Self::Revoked => "revoked",
             Self::Secret => "wrong_secret",
             Self::Signature => "bad_signature",
+            Self::Subject => "no_usable_subject",
             Self::TooLong => "too_long",
             Self::Type => "wrong_type",
             Self::Unknown => "unknown",

@@ -36,14 +36,25 @@ struct OfIssuer {
 impl DenyList {
     /// Whether this token is taken back.
     pub(super) fn denies(&self, token: &Verified) -> bool {
+        self.names(&token.issuer, token.id.as_deref(), &token.subject, token.issued_at)
+    }
+
+    /// Whether what `issuer` gave `subject` is taken back.
+    pub(super) fn names(
+        &self,
+        issuer: &str,
+        id: Option<&str>,
+        subject: &str,
+        issued_at: Option<i64>,
+    ) -> bool {
         let listed = self.listed.load();
-        let Some(issuer) = listed.issuers.get(&token.issuer) else { return false };
-        if token.id.as_ref().is_some_and(|id| issuer.ids.contains(id)) {
+        let Some(issuer) = listed.issuers.get(issuer) else { return false };
+        if id.is_some_and(|id| issuer.ids.contains(id)) {
             return true;
         }
-        issuer.subjects.get(&token.subject).is_some_and(|before| {
+        issuer.subjects.get(subject).is_some_and(|before| {
             let before = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            token.issued_at.is_none_or(|at| at < before)
+            issued_at.is_none_or(|at| at < before)
         })
     }
 

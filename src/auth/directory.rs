@@ -8,6 +8,7 @@
 
 use super::api_key::{KeyDigest, KeyId, PepperVersion};
 pub use super::capacity::{Settings, Vitals};
+use super::certificates::CERTIFICATES;
 use super::changes::{Change, ChangeKind, Marks, Reset};
 use super::denials::Denial;
 use super::denied::Outage;
@@ -152,6 +153,16 @@ impl Directory {
     /// Whether a verified token is taken back.
     pub(super) fn denies(&self, token: &Verified) -> bool {
         self.denied.denies(token)
+    }
+
+    /// Whether a certificate is taken back.
+    pub(super) fn denies_certificate(
+        &self,
+        fingerprint: &str,
+        subject: &str,
+        begins_at: i64,
+    ) -> bool {
+        self.denied.names(CERTIFICATES, Some(fingerprint), subject, Some(begins_at))
     }
 
     /// What the caches hold and what became of them.

@@ -44,6 +44,8 @@ pub enum Method {
     ApiKey,
     /// `Authorization: Bearer <jwt>`
     Jwt,
+    /// A client certificate in the TLS handshake.
+    Certificate,
 }
 
 /// What a route asks of its callers. There is no default: a route says it aloud.
@@ -89,6 +91,13 @@ pub enum Credential {
         /// The `sub` claim.
         subject: Arc<str>,
     },
+    /// A certificate that the client showed when it connected.
+    Certificate {
+        /// Whom it names.
+        subject: Arc<str>,
+        /// Its SHA-256, in hex.
+        fingerprint: Arc<str>,
+    },
 }
 
 impl Credential {
@@ -98,6 +107,7 @@ impl Credential {
         match self {
             Self::ApiKey(_) => "api_key",
             Self::Jwt { .. } => "jwt",
+            Self::Certificate { .. } => "mtls",
         }
     }
 }

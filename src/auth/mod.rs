@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! headers ─▶ Authenticator ─┬─ key:   KeyForm (form, digest) ─────────┐
-//!                           └─ token: Issuers (signature) ─ TokenCache ┴▶ Directory ─▶ Source
-//!                                       └ KeySet: of the files, or RemoteKeys ◀─ tasks
+//!                           ├─ token: Issuers (signature) ─ TokenCache ┼▶ Directory ─▶ Source
+//!                           │           └ KeySet: of the files, or RemoteKeys ◀─ tasks
+//! connection's certificate ─┴─ Certificates (ClientTrust) ─────────────┘
 //! store's changes ─▶ follow ─▶ Directory (shelves, marks, deny list)
 //! ```
 //!
@@ -17,8 +18,11 @@ pub mod api_key;
 pub mod audit;
 mod authenticator;
 mod capacity;
+mod certificate;
+mod certificates;
 pub mod changes;
 mod claims;
+mod client_trust;
 mod compact;
 pub mod denials;
 mod denied;
@@ -37,6 +41,7 @@ mod owners;
 mod public_address;
 pub mod registry;
 mod remote_keys;
+mod sent;
 mod shelf;
 mod source;
 mod spelling;
@@ -44,6 +49,9 @@ mod tokens;
 
 pub use algorithm::{Algorithm, Family};
 pub use authenticator::Authenticator;
+pub use certificate::{ClientCertificate, SubjectPart};
+pub use certificates::{CERTIFICATES, CertificateRules, Certificates};
+pub use client_trust::ClientTrust;
 pub use denied::{AmbiguousReason, Denied, InvalidReason, Outage};
 pub use directory::{Directory, Lookup};
 pub use follow::{FeedEvent, follow};
@@ -58,6 +66,7 @@ pub use public_address::is_public;
 pub use remote_keys::{
     COOL_DOWN, Fetched, RemoteKeySets, RemoteKeys, Settled, Vitals as RemoteVitals,
 };
+pub use sent::Sent;
 pub use tokens::TokenCache;
 
 #[cfg(test)]

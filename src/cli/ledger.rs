@@ -35,7 +35,7 @@ impl FileNames {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
-            issuers: config.issuers.iter().map(|issuer| Arc::clone(&issuer.name)).collect(),
+            issuers: config.credential_issuers(),
             plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
             policies: config.policies.iter().map(|policy| Arc::clone(&policy.name)).collect(),
         }

@@ -1,11 +1,14 @@
 //! Certificates and keys as PEM files, read and checked when the configuration is loaded, so that
-//! a listener never starts, and a reload never passes, with a pair that does not fit.
+//! a listener never starts, and a reload never passes, with a pair that does not fit. Authorities and
+//! their lists of revoked certificates are read the same way.
 
 use super::secret::Secret;
 use super::value::Invalid;
+use crate::auth::ClientTrust;
+use rustls::server::VerifierBuilderError;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,6 +81,47 @@ pub(crate) fn roots(path: &Path) -> Result<Arc<[CertificateDer<'static>]>, Inval
     let certificates = read_chain(path)?;
     check_roots(path, &certificates)?;
     Ok(certificates.into())
+}
+
+/// Why clients cannot be believed: which of the two files is to blame.
+pub(crate) enum Unbelievable {
+    /// The authorities.
+    Authorities(Invalid),
+    /// The lists of what they have revoked.
+    Lists(Invalid),
+}
+
+/// Whose client certificates are believed.
+pub(crate) fn client_trust(
+    authorities: &Path,
+    lists: Option<&Path>,
+    required: bool,
+) -> Result<ClientTrust, Unbelievable> {
+    let roots = roots(authorities).map_err(Unbelievable::Authorities)?;
+    let lists = lists.map_or_else(|| Ok(Vec::new()), revoked).map_err(Unbelievable::Lists)?;
+    ClientTrust::new(&roots, &lists, required).map_err(|error| match error {
+        VerifierBuilderError::InvalidCrl(error) => Unbelievable::Lists(Invalid::new(
+            format!("a list in it cannot be used: {error:?}"),
+            "the file must be PEM with whole lists (RFC 5280 5), no deltas",
+        )),
+        error => Unbelievable::Authorities(Invalid::new(
+            format!("no client can be believed: {error}"),
+            "name the file with the certificates of the authority",
+        )),
+    })
+}
+
+/// Lists of revoked certificates; at least one.
+fn revoked(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Invalid> {
+    let bytes = read(path)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    match lists {
+        Ok(lists) if !lists.is_empty() => Ok(lists),
+        _ => Err(Invalid::new(
+            format!("there is no list of revoked certificates in `{}`", path.display()),
+            "the file must be PEM, with `BEGIN X509 CRL`",
+        )),
+    }
 }
 
 /// The same as PEM, for those who read it themselves.

@@ -307,7 +307,7 @@ fn merge<'a>(
 fn is_shared(path: &[String]) -> bool {
     match path {
         [table] => table != "workers",
-        [auth, table] => auth == "auth" && matches!(table.as_str(), "api_key" | "jwt"),
+        [auth, table] => auth == "auth" && matches!(table.as_str(), "api_key" | "jwt" | "mtls"),
         _ => false,
     }
 }

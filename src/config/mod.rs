@@ -38,7 +38,7 @@ pub use rows::{RefusedRow, Rows, check_row, compile_rows, faults_of_row};
 pub use secret::{Environment, SecretFiles};
 
 use crate::auth::access::Access;
-use crate::auth::{ApiKeys, JwtIssuer, Requirement};
+use crate::auth::{ApiKeys, CERTIFICATES, CertificateRules, ClientTrust, JwtIssuer, Requirement};
 use crate::expressions::Expression;
 use crate::limits::{Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
@@ -56,6 +56,9 @@ pub struct Config {
     pub fixed: Fixed,
     /// Certificates of the listeners with TLS, by the listener's name. A reload exchanges them.
     pub certificates: Vec<(Arc<str>, Certificate)>,
+    /// Whose client certificates the listeners believe that ask for them, by the listener's name. A
+    /// reload exchanges them.
+    pub clients: Vec<(Arc<str>, Arc<ClientTrust>)>,
     /// Limits on connections and heads.
     pub http: Http,
     /// How the process ends.
@@ -66,6 +69,8 @@ pub struct Config {
     pub api_key: ApiKeys,
     /// Believed token issuers, sorted by name.
     pub issuers: Vec<Arc<JwtIssuer>>,
+    /// What is read from client certificates.
+    pub mtls: CertificateRules,
     /// Plans, sorted by name.
     pub plans: Vec<Plan>,
     /// Policies, sorted by name.
@@ -74,6 +79,17 @@ pub struct Config {
     pub upstreams: Vec<UpstreamDef>,
     /// Routes, sorted by name.
     pub routes: Vec<RouteDef>,
+}
+
+impl Config {
+    /// The names under which the deny list can take something back: those of the issuers of tokens,
+    /// and the one that stands for client certificates, where a listener asks for them.
+    #[must_use]
+    pub fn credential_issuers(&self) -> Vec<Arc<str>> {
+        let certificates = (!self.clients.is_empty()).then(|| CERTIFICATES.into());
+        let tokens = self.issuers.iter().map(|issuer| Arc::clone(&issuer.name));
+        tokens.chain(certificates).collect()
+    }
 }
 
 /// What is read once at start; a reload that changes it is refused, with the place.

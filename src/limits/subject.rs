@@ -50,6 +50,8 @@ pub enum KeySubject<'a> {
         /// `sub`.
         subject: &'a str,
     },
+    /// Whom a client certificate names: a renewed one counts on.
+    Certificate(&'a str),
 }
 
 /// What tells a route's subject, an overflow counter and a rule from other things that are hashed.
@@ -64,6 +66,7 @@ const RULE: u8 = 7;
 const CLAIM: u8 = 8;
 const HEADER: u8 = 9;
 const EXPRESSION: u8 = 10;
+const CERTIFICATE: u8 = 32;
 
 /// Makes the keys of counters.
 pub(super) struct Keyring(SipHasher13);
@@ -129,6 +132,9 @@ impl Keyring {
             (Subject::Key, _, Some(KeySubject::ApiKey(id))) => self.hash(API_KEY, &[id.as_bytes()]),
             (Subject::Key, _, Some(KeySubject::Jwt { issuer, subject })) => {
                 self.hash(JWT, &[issuer.as_bytes(), subject.as_bytes()])
+            }
+            (Subject::Key, _, Some(KeySubject::Certificate(subject))) => {
+                self.hash(CERTIFICATE, &[subject.as_bytes()])
             }
             (Subject::Address | Subject::Consumer | Subject::Key, ..) => {
                 match subjects.address.to_canonical() {
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn subjects_that_differ_never_share_a_key() {
-        use KeySubject::{ApiKey, Jwt};
+        use KeySubject::{ApiKey, Certificate, Jwt};
         let ring = Keyring::new(&[7; 16]);
         let jwt = |issuer, subject| Some(Jwt { issuer, subject });
         let table = [
@@ -221,6 +227,7 @@ mod tests {
             (Subject::Consumer, subjects("192.0.2.1", Some("ab"), None)),
             (Subject::Consumer, subjects("192.0.2.1", Some("abc"), None)),
             (Subject::Key, subjects("192.0.2.1", Some("ab"), Some(ApiKey("ab")))),
+            (Subject::Key, subjects("192.0.2.1", Some("ab"), Some(Certificate("ab")))),
             (Subject::Key, subjects("192.0.2.1", Some("ab"), jwt("ab", ""))),
             (Subject::Key, subjects("192.0.2.1", Some("ab"), jwt("", "ab"))),
             (Subject::Key, subjects("192.0.2.1", Some("ab"), jwt("a", "b"))),

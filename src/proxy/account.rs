@@ -159,6 +159,9 @@ fn credential(caller: &Caller) -> Used<'_> {
     match &caller.credential {
         Credential::ApiKey(id) => Used::ApiKey(id),
         Credential::Jwt { issuer, subject } => Used::Jwt { issuer, subject },
+        Credential::Certificate { subject, fingerprint } => {
+            Used::Certificate { subject, fingerprint }
+        }
     }
 }
 

@@ -51,6 +51,18 @@ const OWNED: [HeaderName; 5] =
 /// Beginnings of names that say who calls, here and in other gateways' words.
 const IDENTITY: [&str; 3] = ["x-consumer-", "x-credential-", "x-authenticated-"];
 
+/// Beginnings of names in which proxies tell of a client's certificate (RFC 9440, and before it each in
+/// its own words). They are passed on from a trusted proxy only.
+const CERTIFICATE: [&str; 7] = [
+    "client-cert",
+    "ssl-client-",
+    "x-amzn-mtls-",
+    "x-client-cert",
+    "x-forwarded-client-cert",
+    "x-ssl-cert",
+    "x-ssl-client-",
+];
+
 /// Names that are passed on from a trusted proxy only.
 const HOP: [HeaderName; 3] = [name::FORWARDED_FOR, name::FORWARDED_PROTO, name::FORWARDED_PORT];
 
@@ -107,12 +119,16 @@ pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, stop_here: &[&[Heade
 
 fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str().as_bytes();
+    let begins =
+        |start: &&str| alike(text.get(..start.len()).unwrap_or_default(), start.as_bytes());
+    let may = matches!(text.first(), Some(b'c' | b's' | b'x')) && !trusted;
+    if may && CERTIFICATE.iter().any(begins) {
+        return true;
+    }
     match text.first() {
         Some(b'x' | b'f') => {
-            IDENTITY.iter().any(|start| {
-                let head = text.get(..start.len()).unwrap_or_default();
-                alike(head, start.as_bytes())
-            }) || OWNED.iter().any(|owned| same(name, owned))
+            IDENTITY.iter().any(begins)
+                || OWNED.iter().any(|owned| same(name, owned))
                 || HOP.iter().any(|hop| same(name, hop) && (!trusted || name != hop))
         }
         Some(b'c' | b'h' | b't') => {
@@ -205,6 +221,7 @@ fn identity(caller: &Caller) -> Option<Box<[Field]>> {
     let credential = match &caller.credential {
         Credential::ApiKey(id) => id,
         Credential::Jwt { subject, .. } => subject,
+        Credential::Certificate { fingerprint, .. } => fingerprint,
     };
     let fields = [
         (name::CONSUMER_ID, Some(&consumer.id)),
@@ -351,6 +368,13 @@ mod tests {
             "x_api_key",
             "X-Tenant",
             "x_tenant",
+            "Client-Cert",
+            "client_cert_chain",
+            "SSL_Client_Verify",
+            "X-Forwarded-Client-Cert",
+            "X-SSL-Client-S-DN",
+            "X_Client_Cert_CN",
+            "X-Amzn-Mtls-Clientcert-Subject",
             "X-Other",
             "Accept",
         ]);
@@ -363,8 +387,10 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_keeps_its_words_and_ours_are_appended() {
-        let mut headers = headers(&["X-Forwarded-For", "X-Forwarded-Proto", "X_Forwarded_For"]);
+        let names = ["X-Forwarded-For", "X-Forwarded-Proto", "X_Forwarded_For", "Client-Cert"];
+        let mut headers = headers(&names);
         strip(&mut headers, true, &[]);
+        assert!(headers.contains_key("client-cert"));
         let client = Client {
             peer: "10.0.0.9:4000".parse().unwrap(),
             address: "203.0.113.9".parse().unwrap(),

@@ -4,7 +4,7 @@
 
 use super::rejection::{BadBody, BadHead};
 use super::wire::HeadCaps;
-use crate::auth::{Caller, Credential};
+use crate::auth::{Caller, ClientCertificate, Credential, Sent};
 use crate::expressions;
 use crate::limits::{Facts, KeySubject, Subjects};
 use crate::routing::{Asked, Origin, Target, parse_host};
@@ -27,6 +27,7 @@ pub struct Head<'a> {
     client: IpAddr,
     goes_on: bool,
     tls: bool,
+    certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Head<'a> {
@@ -70,7 +71,7 @@ impl<'a> Head<'a> {
                 None => return Err(BadHead::Host),
             },
         };
-        Ok(Self { header, target, host, client, goes_on, tls: false })
+        Ok(Self { header, target, host, client, goes_on, tls: false, certificate: None })
     }
 
     /// The same, and whether it came over TLS.
@@ -78,6 +79,18 @@ impl<'a> Head<'a> {
     pub fn over(mut self, tls: bool) -> Self {
         self.tls = tls;
         self
+    }
+
+    /// The same with the certificate that the client showed when it connected.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Option<&'a ClientCertificate>) -> Self {
+        Self { certificate, ..self }
+    }
+
+    /// All that can say who calls.
+    #[must_use]
+    pub fn sent(&self) -> Sent<'a> {
+        Sent { headers: self.headers(), certificate: self.certificate }
     }
 
     /// The method.
@@ -142,6 +155,7 @@ impl<'a> Head<'a> {
             key: match &caller.credential {
                 Credential::ApiKey(id) => id,
                 Credential::Jwt { subject, .. } => subject,
+                Credential::Certificate { fingerprint, .. } => fingerprint,
             },
         });
         expressions::Facts { route: Some(route), caller, claims, ..self.asked().facts() }
@@ -166,6 +180,7 @@ impl<'a> Head<'a> {
             key: caller.map(|caller| match &caller.credential {
                 Credential::ApiKey(id) => KeySubject::ApiKey(id),
                 Credential::Jwt { issuer, subject } => KeySubject::Jwt { issuer, subject },
+                Credential::Certificate { subject, .. } => KeySubject::Certificate(subject),
             }),
             facts,
         }

@@ -15,6 +15,7 @@ use super::passage::{Passage, Sender};
 use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection};
 use super::reply;
+use super::stream;
 use super::wire::HeadCaps;
 use crate::limits::Outcome;
 use crate::snapshot::{Action, Live, Parts};
@@ -64,7 +65,8 @@ impl Gateway {
         };
         let caps = HeadCaps::from(&snapshot.http);
         let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?
-            .over(exchange::is_tls(session));
+            .over(exchange::is_tls(session))
+            .with_certificate(stream::certificate(session));
         if head.target().path() == HEALTH_PATH
             && matches!(*head.method(), Method::GET | Method::HEAD)
         {

@@ -60,7 +60,7 @@ pub async fn decide(
     let route = snapshot.routes.find(&head.asked())?;
     trail.route = Some(Arc::clone(route));
     head.check_body(route.max_body, route.require_length)?;
-    trail.caller = match snapshot.authenticator.identify(&route.auth, head.headers()).await {
+    trail.caller = match snapshot.authenticator.identify(&route.auth, head.sent()).await {
         Err(Denied::Scope { caller, required }) => {
             trail.caller = Some(Arc::clone(&caller));
             return Err(Denied::Scope { caller, required }.into());

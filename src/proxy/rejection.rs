@@ -291,6 +291,9 @@ fn access(denied: &Denied) -> Told {
         Denied::Invalid { method: Method::Jwt, .. } => {
             told(401, "invalid_token", "The token is not valid", 16)
         }
+        Denied::Invalid { method: Method::Certificate, .. } => {
+            told(401, "invalid_certificate", "The client certificate is not valid", 16)
+        }
         Denied::Ambiguous { .. } => {
             told(401, "ambiguous_credentials", "More than one credential was sent", 16)
         }

@@ -13,14 +13,18 @@
 
 use super::gate::Gate;
 use super::stall::Stall;
+use crate::auth::ClientCertificate;
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
+use http::StatusCode;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
 use std::fmt::Debug;
 use std::io;
 use std::mem::MaybeUninit;
@@ -70,7 +74,15 @@ pub struct ClientStream<T: Transport> {
     stall: Stall,
     digest: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
+    /// Pingora's only place of its own for what its user knows of a connection.
+    known: Option<Arc<ProxyDigest>>,
     http2: bool,
+}
+
+/// The certificate that the client of a request showed when it connected.
+pub(super) fn certificate(session: &Session) -> Option<&ClientCertificate> {
+    let known = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
+    known.downcast_ref()
 }
 
 impl ClientStream<TcpStream> {
@@ -108,8 +120,19 @@ impl<T: Transport> ClientStream<T> {
             stall: Stall::new(patience),
             digest,
             tls,
+            known: None,
             http2,
         }
+    }
+
+    /// Keeps the certificate that the client showed.
+    #[must_use]
+    pub fn shown(mut self, certificate: Option<ClientCertificate>) -> Self {
+        self.known = certificate.and_then(|certificate| {
+            let nothing = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
+            Some(Arc::new(ProxyDigest::new(Box::new(nothing), Some(Box::new(certificate)))))
+        });
+        self
     }
 
     /// What limits reading from this connection.
@@ -313,7 +336,7 @@ impl<T: Transport> GetTimingDigest for ClientStream<T> {
 
 impl<T: Transport> GetProxyDigest for ClientStream<T> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.known.clone()
     }
 }
 

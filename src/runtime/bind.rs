@@ -1,11 +1,9 @@
 //! Listening sockets, bound before any worker starts: a taken port ends the process at once, and
 //! port 0 has an answer.
 
+use super::handshake::Handshakes;
 use crate::config::Listener;
 use crate::snapshot::Live;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -37,7 +35,7 @@ pub struct Bound {
     /// Where it listens; the real port.
     pub address: SocketAddr,
     pub(super) sockets: Vec<TcpListener>,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Arc<Handshakes>>,
 }
 
 /// Binds every listener, with one socket for each of `workers`.
@@ -54,7 +52,8 @@ pub fn bind(
         .map(|listener| {
             let (address, sockets) = bind_one(listener.address, workers)
                 .map_err(|source| describe(Arc::clone(&listener.name), listener.address, source))?;
-            let tls = listener.tls.as_ref().map(|tls| server_config(listener, tls.http2, live));
+            let handshakes = |http2| Arc::new(Handshakes::new(&listener.name, http2, live));
+            let tls = listener.tls.as_ref().map(|tls| handshakes(tls.http2));
             Ok(Bound { name: Arc::clone(&listener.name), address, sockets, tls })
         })
         .collect()
@@ -113,39 +112,4 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<Socket> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
-}
-
-fn server_config(listener: &Listener, http2: bool, live: &Arc<Live>) -> Arc<ServerConfig> {
-    let resolver = LiveCertificate { live: Arc::clone(live), listener: Arc::clone(&listener.name) };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    #[expect(clippy::expect_used, reason = "the provider has both versions: it is built with them")]
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .expect("the provider supports TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
-    if http2 {
-        config.alpn_protocols.push(b"h2".to_vec());
-    }
-    config.alpn_protocols.push(b"http/1.1".to_vec());
-    Arc::new(config)
-}
-
-/// The certificate of a listener as the snapshot in force has it, so that a reload changes it
-/// without touching the socket.
-struct LiveCertificate {
-    live: Arc<Live>,
-    listener: Arc<str>,
-}
-
-impl std::fmt::Debug for LiveCertificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveCertificate").field("listener", &self.listener).finish_non_exhaustive()
-    }
-}
-
-impl ResolvesServerCert for LiveCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.live.load().certificate(&self.listener)
-    }
 }

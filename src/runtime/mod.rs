@@ -6,6 +6,7 @@
 mod bind;
 mod cpus;
 mod files;
+mod handshake;
 mod shutdown;
 mod worker;
 

@@ -4,15 +4,17 @@
 //! that the kernel had accepted is served.
 
 use super::bind::Bound;
+use super::handshake::{Handshake, Handshakes};
+use crate::auth::ClientCertificate;
 use crate::config::Http;
 use crate::proxy::drain::DoorGuard;
 use crate::proxy::stream::ClientStream;
 use crate::proxy::wire::HeadCaps;
 use crate::proxy::{ConnectionLimits, Connections, Drain, Phase, Waits};
 use crate::snapshot::Live;
+use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
@@ -20,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 /// Between two complaints in the log about one thing.
 const COMPLAINTS: Duration = Duration::from_secs(10);
@@ -36,6 +37,8 @@ pub struct Serving {
     pub live: Arc<Live>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
 }
 
 /// One worker's sockets.
@@ -46,7 +49,7 @@ struct Place {
     open: DoorGuard,
     name: Arc<str>,
     socket: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Handshakes>>,
 }
 
 /// Deals the sockets out to the workers.
@@ -73,7 +76,7 @@ impl Worker {
             let door = Door {
                 _open: open,
                 name,
-                tls: tls.map(TlsAcceptor::from),
+                tls,
                 connections: Arc::clone(&connections),
                 serving: serving.clone(),
                 complained: Mutex::default(),
@@ -90,7 +93,7 @@ impl Worker {
 struct Door {
     _open: DoorGuard,
     name: Arc<str>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Handshakes>>,
     connections: Arc<Connections>,
     serving: Serving,
     complained: Mutex<Option<Instant>>,
@@ -170,24 +173,29 @@ impl Door {
             return;
         }
         let limits = limits(&snapshot.http);
+        let handshake = self.tls.as_ref().map(|tls| tls.begin(&snapshot));
         let door = Arc::clone(self);
         tokio::spawn(async move {
             let _guard = guard;
-            door.serve(tcp, limits).await;
+            door.serve(tcp, handshake, limits).await;
         });
     }
 
-    async fn serve(&self, tcp: TcpStream, limits: ConnectionLimits) {
+    async fn serve(&self, tcp: TcpStream, handshake: Option<Handshake>, limits: ConnectionLimits) {
         let mut waits = Waits::new(&self.serving.drain);
         let patience = limits.write_timeout;
-        let Some(tls) = &self.tls else {
+        let Some(Handshake { acceptor, trust }) = handshake else {
             let stream = ClientStream::plain(tcp, patience);
             return self.connections.serve(stream, waits, limits).await;
         };
-        let handshake = Instant::now() + limits.head_timeout;
-        match waits.within(handshake, tls.accept(tcp)).await {
+        let deadline = Instant::now() + limits.head_timeout;
+        match waits.within(deadline, acceptor.accept(tcp)).await {
             Some(Ok(io)) => {
-                let stream = ClientStream::tls(io, patience);
+                let chain = io.get_ref().1.peer_certificates().unwrap_or_default();
+                let shown = trust.and_then(|trust| {
+                    ClientCertificate::read(&self.name, chain, &trust, &self.serving.clock)
+                });
+                let stream = ClientStream::tls(io, patience).shown(shown);
                 self.connections.serve(stream, waits, limits).await;
             }
             Some(Err(error)) => {

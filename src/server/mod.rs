@@ -311,6 +311,7 @@ impl Process {
             drain: Arc::clone(&self.drain),
             live: Arc::clone(&self.live),
             metrics: Arc::clone(&self.parts.metrics),
+            clock: self.parts.clock.clone(),
         }
     }
 

@@ -107,10 +107,7 @@ impl Process {
             key_form: Arc::new(move || KeyForm::new(&form.load().config.api_key)),
             check_document: Arc::new(check),
             in_force: Arc::new(move |kind| in_force(&named.load(), kind)),
-            issuers: Arc::new(move || {
-                let snapshot = believed.load();
-                snapshot.config.issuers.iter().map(|issuer| Arc::clone(&issuer.name)).collect()
-            }),
+            issuers: Arc::new(move || believed.load().config.credential_issuers()),
         })
     }
 }

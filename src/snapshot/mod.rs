@@ -18,7 +18,9 @@ mod route;
 pub use policy::{Limits, Origin, Policy};
 pub use route::{Action, Answer, Challenges, Route, Way};
 
-use crate::auth::{Authenticator, Caller, Directory, RemoteKeySets, TokenCache};
+use crate::auth::{
+    Authenticator, Caller, Certificates, ClientTrust, Directory, RemoteKeySets, TokenCache,
+};
 use crate::config::{Config, Http, Rows};
 use crate::expressions::Expression;
 use crate::limits::{Limiter, Tally};
@@ -134,7 +136,8 @@ impl Snapshot {
                 &parts.issuer_keys,
                 parts.clock.clone(),
             )
-            .keeping(policy::claims(&config, &rows)),
+            .keeping(policy::claims(&config, &rows))
+            .with_certificates(Certificates::new(config.mtls.clone(), config.clients.clone())),
             routes: Routes::build(routes),
             upstreams,
             plans: policy::plans(&config, &rows, parts),
@@ -149,6 +152,13 @@ impl Snapshot {
     pub fn certificate(&self, listener: &str) -> Option<Arc<CertifiedKey>> {
         let found = self.config.certificates.iter().find(|(name, _)| &**name == listener);
         found.map(|(_, certificate)| Arc::clone(certificate.certified_key()))
+    }
+
+    /// Whose client certificates the listener of this name believes, if it asks for them.
+    #[must_use]
+    pub fn client_trust(&self, listener: &str) -> Option<&Arc<ClientTrust>> {
+        let found = self.config.clients.iter().find(|(name, _)| &**name == listener);
+        found.map(|(_, trust)| trust)
     }
 
     /// The limits of a caller's plan; `None` when no plan of that name is in force.

@@ -103,6 +103,8 @@ impl Challenges {
             .map(|method| match method {
                 Method::ApiKey => HeaderValue::from_static("ApiKey realm=\"datahub\""),
                 Method::Jwt => HeaderValue::from_static("Bearer realm=\"datahub\""),
+                // No scheme is registered for it either, and RFC 9110 11.6.1 wants one.
+                Method::Certificate => HeaderValue::from_static("Certificate realm=\"datahub\""),
             })
             .collect();
         if !methods.contains(&Method::Jwt) {

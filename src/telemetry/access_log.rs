@@ -137,6 +137,9 @@ fn write_caller(line: &mut Object<'_>, record: &Record<'_>) {
         Some(Credential::Jwt { issuer, subject }) => {
             line.parts("credential", &["jwt:", issuer, "/", subject]);
         }
+        Some(Credential::Certificate { subject, fingerprint }) => {
+            line.parts("credential", &["mtls:", fingerprint, "/", subject]);
+        }
     }
 }
 

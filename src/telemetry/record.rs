@@ -20,6 +20,13 @@ pub enum Credential<'a> {
         /// Its `sub` claim.
         subject: &'a str,
     },
+    /// A client certificate.
+    Certificate {
+        /// Whom it names.
+        subject: &'a str,
+        /// Its SHA-256, in hex.
+        fingerprint: &'a str,
+    },
 }
 
 /// How a request ended.

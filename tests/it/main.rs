@@ -17,6 +17,8 @@ mod administration;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod cors;

@@ -5,6 +5,7 @@
 
 mod action;
 mod auth;
+mod clients;
 mod cloudwatch;
 mod conflicts;
 mod expressions;
@@ -278,12 +279,14 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let routes = routes::compile(file, &upstream_names, cx);
     let fleet = fleet::compile(file, cx);
     let cloudwatch = cloudwatch::compile(&file.cloudwatch, &upstream_names, cx);
+    let clients = clients::compile(file, &plan_names, cx);
     // Last, because secrets are made only when nothing else is wrong.
     let auth = auth::compile(file, &plan_names, files, cx);
 
     let (process, listeners) = process?;
     let (fleet, settings) = fleet?;
     let (api_key, issuers) = auth?;
+    let clients = clients?;
     let certificates: Vec<(Arc<str>, Certificate)> = process.certificates;
     let config = Config {
         fixed: Fixed {
@@ -297,11 +300,13 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
             cloudwatch: cloudwatch?,
         },
         certificates,
+        clients: clients.trusts,
         http: process.http,
         drain: process.drain,
         access_log: process.access_log,
         api_key,
         issuers,
+        mtls: clients.rules,
         plans: plans?,
         policies: policies?,
         upstreams: upstreams?,

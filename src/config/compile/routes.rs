@@ -118,14 +118,44 @@ fn requirement(
     if is_open(auth) {
         return open(owner, auth.span, &items, route, cx);
     }
-    let methods = (items.iter())
+    let methods: Vec<Method> = (items.iter())
         .filter_map(|(_, method)| match method {
             AuthMethod::ApiKey => Some(Method::ApiKey),
             AuthMethod::Jwt => Some(Method::Jwt),
+            AuthMethod::Mtls => Some(Method::Certificate),
             AuthMethod::None => None,
         })
         .collect();
+    if methods == [Method::Certificate] {
+        refuse_for_certificates(owner, auth.span, route, cx);
+    }
     Some(Requirement::Required { methods, scopes })
+}
+
+/// A certificate carries no scopes, and nothing that could be passed on.
+fn refuse_for_certificates(
+    owner: Owner<'_>,
+    span: Span,
+    route: &schema::Route,
+    cx: &mut Context<'_>,
+) {
+    if let Some(scope) = route.scopes.first() {
+        let message = format!("{} asks for scopes, but takes only certificates", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(scope.span, "nobody can show this scope")
+                .at(span, "certificates have none")
+                .help("ask for a policy's `consumers` or `plans` instead, or remove `scopes`"),
+        );
+    }
+    if route.forward_credential.value && route.upstream.is_some() {
+        let message = format!("{} reads no credential that could be passed on", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(route.forward_credential.span, "this has no effect")
+                .help("remove `forward_credential`; the upstream is told who calls anyway"),
+        );
+    }
 }
 
 /// Scopes, as routes and policies name them.

@@ -1,13 +1,13 @@
 //! `[auth]`.
 
 use super::{At, Entries, Text};
-use crate::auth::{Algorithm, JwksUrl};
+use crate::auth::{Algorithm, JwksUrl, SubjectPart};
 use crate::config::jose::{PublicFile, TokenType};
 use crate::config::secret::Pointer;
 use crate::config::value::KeyEnvironment;
 use http::HeaderName;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How callers say who they are.
@@ -18,6 +18,50 @@ pub(crate) struct Auth {
     pub(crate) api_key: ApiKey,
     /// Believed issuers of tokens.
     pub(crate) jwt: Entries<Jwt>,
+    /// Client certificates, of listeners that ask for them.
+    pub(crate) mtls: Mtls,
+}
+
+/// What is read from client certificates.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Mtls {
+    /// What names the consumer: the common name, or the first alternative name of a kind.
+    pub(crate) subject: At<Subject>,
+    /// Plan of subjects that the store does not know; without it they are refused.
+    pub(crate) default_plan: Option<At<String>>,
+}
+
+impl Default for Mtls {
+    fn default() -> Self {
+        Self { subject: At::default_is(Subject::CommonName), default_plan: None }
+    }
+}
+
+/// A part of a certificate that can name a consumer.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Subject {
+    /// The common name.
+    CommonName,
+    /// The first DNS name.
+    Dns,
+    /// The first URI.
+    Uri,
+    /// The first mail address.
+    Email,
+}
+
+impl From<Subject> for SubjectPart {
+    fn from(subject: Subject) -> Self {
+        match subject {
+            Subject::CommonName => Self::CommonName,
+            Subject::Dns => Self::Dns,
+            Subject::Uri => Self::Uri,
+            Subject::Email => Self::Email,
+        }
+    }
 }
 
 /// API keys look like `dh_<environment>_<id>_<secret><checksum>`.

@@ -123,12 +123,36 @@ pub(crate) struct ListenerTls {
     pub(crate) key: Option<At<Text<Pointer>>>,
     /// Whether HTTP/2 is offered by ALPN.
     pub(crate) http2: At<bool>,
+    /// File with the authorities of client certificates, PEM; without it none is asked for.
+    pub(crate) client_ca: Option<At<String>>,
+    /// Whether a client must show a certificate. One that does not verify is always refused.
+    pub(crate) client_certificate: At<ClientCertificates>,
+    /// File with what those authorities have revoked, PEM (BEGIN X509 CRL), one list for each of them.
+    pub(crate) client_crl: Option<At<String>>,
 }
 
 impl Default for ListenerTls {
     fn default() -> Self {
-        Self { certificate: None, key: None, http2: At::default_is(true) }
+        Self {
+            certificate: None,
+            key: None,
+            http2: At::default_is(true),
+            client_ca: None,
+            client_certificate: At::default_is(ClientCertificates::Optional),
+            client_crl: None,
+        }
     }
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum ClientCertificates {
+    /// Who has none can use what takes none.
+    Optional,
+    /// Without one there is no connection.
+    Required,
 }
 
 /// Limits on connections and request heads.

@@ -115,6 +115,8 @@ pub(crate) enum AuthMethod {
     ApiKey,
     /// A token.
     Jwt,
+    /// A client certificate.
+    Mtls,
 }
 
 /// What happens to %2F in a path.

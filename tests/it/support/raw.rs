@@ -52,6 +52,11 @@ impl RawClient {
         Self { reader: Reader::new(Box::new(stream)), socket: None }
     }
 
+    /// On a connection that a test made.
+    pub(crate) fn over(stream: impl super::wire::Duplex + 'static) -> Self {
+        Self { reader: Reader::new(Box::new(stream)), socket: None }
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.unwrap();
     }
