@@ -129,6 +129,7 @@ fn api_keys() -> ApiKeys {
         environment: "test".into(),
         header: HeaderName::from_static("x-api-key"),
         pepper: b"a pepper that only tests have seen".to_vec(),
+        previous_peppers: Vec::new(),
     }
 }
 
@@ -140,6 +141,7 @@ fn key(consumer: &str) -> (PlainKey, NewKey) {
         name: None,
         plan: None,
         scopes: Vec::new(),
+        addresses: Vec::new(),
         not_before: None,
         expires_at: None,
     };

@@ -177,6 +177,7 @@ async fn a_new_key_works_within_a_second_though_it_was_asked_for_before_it_was_i
         environment: "live".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: PEPPER.into(),
+        previous_peppers: Vec::new(),
     });
     for _ in 0..3 {
         let (plain, proof) = form.generate().unwrap();
@@ -189,6 +190,7 @@ async fn a_new_key_works_within_a_second_though_it_was_asked_for_before_it_was_i
             name: None,
             plan: None,
             scopes: Vec::new(),
+            addresses: Vec::new(),
             not_before: None,
             expires_at: None,
         };

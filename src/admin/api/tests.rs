@@ -60,6 +60,7 @@ fn start_with(tokens: Vec<(String, Vec<u8>)>) -> Desk {
         environment: "test".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: vec![7; 32],
+        previous_peppers: Vec::new(),
     });
     let (rows, at) = (Arc::clone(&store), clock.clone());
     let api = Tokens::new(tokens, clock.clone()).map(|tokens| ApiState {
