@@ -53,7 +53,8 @@ pub struct Directory {
     keys: Shelf<KeyId, KnownKey>,
     consumers: Shelf<Arc<str>, Arc<Consumer>>,
     denied: DenyList,
-    uses: Uses,
+    /// Where the use of keys is noted.
+    pub(super) uses: Uses,
     /// Held while a row is put on a shelf, so that no change passes between check and put.
     marks: Mutex<Marks>,
     confirmed_at: AtomicU64,
@@ -161,15 +162,15 @@ impl Directory {
         self.denied.denies(token)
     }
 
-    /// Where the use of keys is noted.
-    pub(super) const fn uses(&self) -> &Uses {
-        &self.uses
-    }
-
     /// Takes what is to be noted of the use of keys.
     #[must_use]
     pub fn drain_uses(&self) -> Vec<KeyUse> {
         self.uses.drain()
+    }
+
+    /// The row of this key has changed without a change of the feed: it is asked for soon.
+    pub fn ask_again(&self, id: &KeyId) {
+        self.keys.ask_again(id);
     }
 
     /// What the caches hold and what became of them.

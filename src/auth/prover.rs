@@ -83,7 +83,7 @@ impl KeyProver {
 
     fn note(&self, key: ParsedKey<'_>, known: &KnownKey, now: UnixTime) {
         let pepper = self.form.pepper();
-        self.directory.uses().note(&known.last_use, (key.id(), now, pepper), || {
+        self.directory.uses.note(&known.last_use, (key.id(), now, pepper), || {
             (self.form.standing(known.pepper) == Standing::Previous).then(|| Redigest {
                 old: known.digest,
                 new: self.form.digest(key),

@@ -59,7 +59,12 @@ impl KeyUses {
         }
         match tokio::time::timeout(DEADLINE, self.store.note_uses(&pending.batch)).await {
             Ok(Ok(redigested)) => {
-                pending.batch = Vec::new();
+                // The digest that is cached is proved by the previous pepper only.
+                for used in std::mem::take(&mut pending.batch) {
+                    if used.redigest.is_some() {
+                        self.directory.ask_again(&used.id);
+                    }
+                }
                 if redigested > 0 {
                     log::info!(keys = redigested; "keys are digested under the pepper in use");
                 }

@@ -110,7 +110,8 @@ fn previous_peppers(
         if let Some(twin) = twin {
             let same = Diagnostic::error("a previous pepper is named twice");
             cx.report(same.at(pointer.span, twin).help("remove one of them"));
-            return None;
+            peppers.push(None);
+            continue;
         }
         peppers.push(pepper);
     }
