@@ -31,15 +31,18 @@ mod postgres;
 mod registry;
 #[path = "stores/usage.rs"]
 mod usage;
+#[path = "stores/uses.rs"]
+mod uses;
 
 use datahub_gateway::auth::api_key::{KeyForm, KeyId, PlainKey};
 use datahub_gateway::auth::changes::{Change, ChangeFeed as _, ChangeKind, Changes};
 use datahub_gateway::auth::directory::{Answer, KeyRecord, Source as _};
 use datahub_gateway::auth::registry::{Actor, KeyInfo, NewConsumer, NewKey, Page, Registry as _};
-use datahub_gateway::auth::{ApiKeys, Consumer, UnixTime};
+use datahub_gateway::auth::{ApiKeys, Consumer, UnixTime, parse_network};
 use datahub_gateway::stores::{Embedded, Store};
 use datahub_gateway::telemetry::Clock;
 use http::HeaderName;
+use ipnet::IpNet;
 
 /// An empty store that several processes can open.
 trait Place: Sized {
@@ -129,6 +132,7 @@ fn api_keys() -> ApiKeys {
         environment: "test".into(),
         header: HeaderName::from_static("x-api-key"),
         pepper: b"a pepper that only tests have seen".to_vec(),
+        previous_peppers: Vec::new(),
     }
 }
 
@@ -140,10 +144,15 @@ fn key(consumer: &str) -> (PlainKey, NewKey) {
         name: None,
         plan: None,
         scopes: Vec::new(),
+        addresses: Vec::new(),
         not_before: None,
         expires_at: None,
     };
     (plain, new)
+}
+
+fn networks(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| parse_network(text).unwrap()).collect()
 }
 
 const fn secs(secs: u64) -> Option<UnixTime> {
@@ -210,6 +219,12 @@ macro_rules! store {
                     names_and_references_are_unique,
                     policies_of_a_consumer_come_back_in_their_order,
                     values_that_cannot_go_into_headers_are_refused,
+                }
+                uses {
+                    a_digest_takes_the_place_of_its_own_only,
+                    a_use_is_shown_and_is_no_revision,
+                    peppers_are_counted_by_the_keys_that_need_them,
+                    uses_and_operators_do_not_stand_in_each_others_way,
                 }
                 usage {
                     a_batch_is_applied_once_however_often_it_is_handed_over,

@@ -10,11 +10,13 @@ use datahub_gateway::stores::postgres::{Bounds, Settings, migrate as migrations}
 use datahub_gateway::stores::{Postgres, Reactor};
 use datahub_gateway::telemetry::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a gateway asks what has changed.
 const POLLED_EVERY: Duration = Duration::from_millis(250);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HEADER: HeaderName = HeaderName::from_static("x-api-key");
 
 pub(crate) fn api_keys() -> ApiKeys {
@@ -22,6 +24,7 @@ pub(crate) fn api_keys() -> ApiKeys {
         environment: "bench".into(),
         header: HEADER,
         pepper: b"a pepper that only a bench has seen".to_vec(),
+        previous_peppers: Vec::new(),
     }
 }
 
@@ -93,7 +96,7 @@ impl Gateway {
 
     /// Who has this key, if it is at hand.
     pub(crate) fn glance(&self, key: &[u8]) -> Result<Option<Result<Option<Arc<Caller>>, Denied>>> {
-        Ok(self.authenticator.identify_cached(&self.required, &headers(key)?))
+        Ok(self.authenticator.identify_cached(&self.required, &headers(key)?, CLIENT))
     }
 
     /// Has a good key become known, however often the store must be asked: the machine may be busy.
@@ -109,7 +112,7 @@ impl Gateway {
 
     /// Who has this key.
     pub(crate) async fn identify(&self, key: &[u8]) -> Result<Result<Option<Arc<Caller>>, Denied>> {
-        Ok(self.authenticator.identify(&self.required, &headers(key)?).await)
+        Ok(self.authenticator.identify(&self.required, &headers(key)?, CLIENT).await)
     }
 }
 

@@ -169,40 +169,85 @@ impl fmt::Debug for ParsedKey<'_> {
 #[error("the operating system gave no random bytes; try again, and check /dev/urandom")]
 pub struct NoRandomness(#[source] rand::rand_core::OsError);
 
+/// What a pepper is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// The one in use.
+    Current,
+    /// One before: keys under it are accepted.
+    Previous,
+    /// Not known here: keys under it are refused.
+    Other,
+}
+
 /// Makes, reads and digests the keys of one environment.
 #[derive(Clone)]
 pub struct KeyForm {
     environment: Arc<str>,
+    current: Pepper,
+    previous: Arc<[Pepper]>,
+}
+
+/// A pepper, ready for digests.
+#[derive(Clone)]
+struct Pepper {
+    version: PepperVersion,
     /// Keyed once, cloned for each digest.
     mac: Hmac<Sha256>,
-    pepper: PepperVersion,
+}
+
+impl Pepper {
+    fn new(pepper: &[u8]) -> Self {
+        let mac = keyed(pepper);
+        let version = mac.clone().chain_update(b"datahub-gateway pepper version").finalize();
+        let bytes: [u8; 32] = version.into_bytes().into();
+        let first = bytes.first_chunk().copied().unwrap_or_default();
+        Self { version: PepperVersion(u32::from_be_bytes(first)), mac }
+    }
+
+    fn digest(&self, key: ParsedKey<'_>) -> KeyDigest {
+        KeyDigest(self.mac.clone().chain_update(key.text).finalize().into_bytes().into())
+    }
 }
 
 impl KeyForm {
     /// The form that `keys` describes.
     #[must_use]
     pub fn new(keys: &ApiKeys) -> Self {
-        let mac = keyed(&keys.pepper);
-        let version = mac.clone().chain_update(b"datahub-gateway pepper version").finalize();
-        let bytes: [u8; 32] = version.into_bytes().into();
-        let first = bytes.first_chunk().copied().unwrap_or_default();
         Self {
             environment: Arc::clone(&keys.environment),
-            mac,
-            pepper: PepperVersion(u32::from_be_bytes(first)),
+            current: Pepper::new(&keys.pepper),
+            previous: keys.previous_peppers.iter().map(|pepper| Pepper::new(pepper)).collect(),
         }
     }
 
     /// The pepper in use.
     #[must_use]
     pub const fn pepper(&self) -> PepperVersion {
-        self.pepper
+        self.current.version
+    }
+
+    /// Every pepper whose keys are accepted, the one in use first.
+    pub fn versions(&self) -> impl Iterator<Item = PepperVersion> {
+        std::iter::once(&self.current).chain(&*self.previous).map(|pepper| pepper.version)
+    }
+
+    /// What the pepper of this version is here.
+    #[must_use]
+    pub fn standing(&self, version: PepperVersion) -> Standing {
+        if version == self.current.version {
+            Standing::Current
+        } else if self.previous.iter().any(|pepper| pepper.version == version) {
+            Standing::Previous
+        } else {
+            Standing::Other
+        }
     }
 
     /// A secret for another purpose, the same in every gateway with this pepper.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        self.mac.clone().chain_update(purpose.as_bytes()).finalize().into_bytes().into()
+        self.current.mac.clone().chain_update(purpose.as_bytes()).finalize().into_bytes().into()
     }
 
     /// A new key, and what to store of it.
@@ -218,7 +263,7 @@ impl KeyForm {
         let mut checksum = crc32fast::hash(text.as_bytes()).to_be_bytes();
         push_base62(&mut text, &mut checksum, CHECKSUM_LEN);
         let digest = self.digest(ParsedKey { id, text: text.as_bytes() });
-        Ok((PlainKey(text), KeyProof { id, digest, pepper: self.pepper }))
+        Ok((PlainKey(text), KeyProof { id, digest, pepper: self.pepper() }))
     }
 
     /// Reads a key; asks nobody.
@@ -241,7 +286,14 @@ impl KeyForm {
     /// The digest of a key.
     #[must_use]
     pub fn digest(&self, key: ParsedKey<'_>) -> KeyDigest {
-        KeyDigest(self.mac.clone().chain_update(key.text).finalize().into_bytes().into())
+        self.current.digest(key)
+    }
+
+    /// The digest of a key under the pepper of this version, if it is accepted here.
+    #[must_use]
+    pub fn digest_under(&self, key: ParsedKey<'_>, version: PepperVersion) -> Option<KeyDigest> {
+        let mut accepted = std::iter::once(&self.current).chain(&*self.previous);
+        accepted.find(|pepper| pepper.version == version).map(|pepper| pepper.digest(key))
     }
 }
 
@@ -432,6 +484,28 @@ mod tests {
         assert!(!other.digest(parsed).matches(&proof.digest));
         assert_ne!(other.pepper(), proof.pepper);
         assert_eq!(form().pepper(), proof.pepper);
+    }
+
+    #[test]
+    fn a_previous_pepper_proves_its_keys_and_makes_none() {
+        let of = |pepper: &[u8], previous: &[&[u8]]| {
+            KeyForm::new(&ApiKeys {
+                pepper: pepper.to_vec(),
+                previous_peppers: previous.iter().map(|pepper| pepper.to_vec()).collect(),
+                ..api_keys()
+            })
+        };
+        let (old, new) = (of(b"old", &[]), of(b"new", &[b"older", b"old"]));
+        let (plain, proof) = old.generate().unwrap();
+        let key = new.parse(plain.reveal().as_bytes()).unwrap();
+        assert!(new.digest_under(key, proof.pepper).unwrap().matches(&proof.digest));
+        assert!(!new.digest(key).matches(&proof.digest));
+        assert!(of(b"new", &[b"older"]).digest_under(key, proof.pepper).is_none());
+        let (_, made) = new.generate().unwrap();
+        assert_eq!(made.pepper, new.pepper());
+        let standings = [new.pepper(), old.pepper(), of(b"other", &[]).pepper()];
+        let standings = standings.map(|version| new.standing(version));
+        assert_eq!(standings, [Standing::Current, Standing::Previous, Standing::Other]);
     }
 
     #[test]

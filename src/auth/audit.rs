@@ -66,6 +66,7 @@ pub fn of_key(key: &KeyInfo) -> Value {
         "name": key.name.as_deref(),
         "plan": key.plan.as_deref(),
         "scopes": key.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
+        "addresses": key.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "not_before": key.not_before.map(UnixTime::as_secs),
         "expires_at": key.expires_at.map(UnixTime::as_secs),
     })

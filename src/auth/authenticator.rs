@@ -9,42 +9,37 @@
 //! Must stay true: `identify_cached` neither allocates nor waits for a caller that is known; an
 //! unknown key costs the same work as a wrong one.
 
-use super::api_key::{KeyDigest, KeyForm, KeyId};
+use super::api_key::KeyForm;
 use super::certificates::Certificates;
 use super::compact::MAX_TOKEN;
 use super::denied::{AmbiguousReason, Denied, InvalidReason, Outage};
-use super::directory::{Directory, KeyEntry, Lookup};
-use super::identity::{ApiKeys, Caller, Consumer, Method, Requirement, UnixTime};
+use super::directory::{Directory, Lookup};
+use super::identity::{ApiKeys, Caller, Consumer, Method, Requirement};
 use super::issuer::{Generation, JwtIssuer};
 use super::jwt::{Issuers, Unverified, Verified};
+use super::prover::KeyProver;
 use super::remote_keys::{self, RemoteKeySets, RemoteKeys};
 use super::sent::{Presented, Sent, ambiguous, presented_token, single};
 use super::shelf::Entry;
 use super::spelling::{same, underscore_twins};
 use super::tokens::{Token, TokenCache};
-use crate::telemetry::{Clock, Moment};
+use crate::telemetry::Clock;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::time::timeout;
-
-/// How often the log hears of keys of another pepper.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Identifies callers under one configuration.
 pub struct Authenticator {
-    form: KeyForm,
+    keys: KeyProver,
     key_header: HeaderName,
     issuers: Issuers,
     certificates: Certificates,
     directory: Arc<Directory>,
     tokens: Arc<TokenCache>,
     clock: Clock,
-    /// When the log was told of a key of another pepper, in nanoseconds; zero before that.
-    pepper_told_at: AtomicU64,
     /// `Authorization` first, then the key's header and its spellings with `_`.
     credential_headers: Vec<HeaderName>,
 }
@@ -66,15 +61,15 @@ impl Authenticator {
     ) -> Self {
         let mut credential_headers = vec![AUTHORIZATION, api_keys.header.clone()];
         credential_headers.extend(underscore_twins(&api_keys.header));
+        let form = KeyForm::new(&api_keys);
         Self {
-            form: KeyForm::new(&api_keys),
+            keys: KeyProver::new(form, Arc::clone(&directory), clock.clone()),
             key_header: api_keys.header,
             issuers: Issuers::new(issuers, remote),
             certificates: Certificates::default(),
             directory,
             tokens,
             clock,
-            pepper_told_at: AtomicU64::new(0),
             credential_headers,
         }
     }
@@ -119,7 +114,7 @@ impl Authenticator {
         }
     }
 
-    /// Who sent this, as far as `requirement` asks; `None` where it asks nothing.
+    /// Who sent this from the address `client`, as far as `requirement` asks; `None` where it asks nothing.
     ///
     /// # Errors
     /// Why the request must not go on.
@@ -127,16 +122,17 @@ impl Authenticator {
         &self,
         requirement: &Requirement,
         sent: impl Into<Sent<'h>>,
+        client: IpAddr,
     ) -> Result<Option<Arc<Caller>>, Denied> {
         let sent = sent.into();
-        if let Some(identified) = self.identify_cached(requirement, sent) {
+        if let Some(identified) = self.identify_cached(requirement, sent, client) {
             return identified;
         }
         let Requirement::Required { methods, scopes } = requirement else {
             return Ok(None);
         };
         let caller = match self.presented(methods, sent)? {
-            Presented::Key(text) => self.by_key(text).await?,
+            Presented::Key(text) => self.keys.by_key(text, client).await?,
             Presented::Token(text) => self.by_token(text).await?,
             Presented::Certificate(shown) => {
                 self.certificates.identify(shown, &self.directory, &self.clock).await?
@@ -150,12 +146,13 @@ impl Authenticator {
         &self,
         requirement: &Requirement,
         sent: impl Into<Sent<'h>>,
+        client: IpAddr,
     ) -> Option<Result<Option<Arc<Caller>>, Denied>> {
         let Requirement::Required { methods, scopes } = requirement else {
             return Some(Ok(None));
         };
         let identified = match self.presented(methods, sent.into()) {
-            Ok(Presented::Key(text)) => self.by_cached_key(text)?,
+            Ok(Presented::Key(text)) => self.keys.by_cached_key(text, client)?,
             Ok(Presented::Token(text)) => self.by_cached_token(text)?,
             Ok(Presented::Certificate(shown)) => {
                 self.certificates.identify_cached(shown, &self.directory, &self.clock)?
@@ -201,69 +198,6 @@ impl Authenticator {
         match headers.keys().any(twin) {
             true => Err(ambiguous(AmbiguousReason::Underscore)),
             false => Ok(Some(key)),
-        }
-    }
-
-    fn by_cached_key(&self, text: &[u8]) -> Option<Identified> {
-        let (id, digest) = match self.read_key(text) {
-            Ok(read) => read,
-            Err(denied) => return Some(Err(denied)),
-        };
-        self.directory.glance_key(id).map(|found| self.prove(found, &digest))
-    }
-
-    async fn by_key(&self, text: &[u8]) -> Identified {
-        let (id, digest) = self.read_key(text)?;
-        self.prove(self.directory.find_key(id).await, &digest)
-    }
-
-    fn read_key(&self, text: &[u8]) -> Result<(KeyId, KeyDigest), Denied> {
-        let key = self.form.parse(text).map_err(invalid_key)?;
-        Ok((key.id(), self.form.digest(key)))
-    }
-
-    fn prove(&self, found: Lookup<KeyEntry>, digest: &KeyDigest) -> Identified {
-        let known = match &found {
-            Lookup::Known(entry) => &entry.value,
-            Lookup::Unavailable(outage) => return Err(Denied::Unavailable(*outage)),
-            Lookup::Unknown => {
-                // The same work as for a wrong secret.
-                std::hint::black_box(KeyDigest::from_bytes([0; 32]).matches(digest));
-                return Err(invalid_key(InvalidReason::Unknown));
-            }
-        };
-        if !known.digest.matches(digest) {
-            if known.pepper == self.form.pepper() {
-                return Err(invalid_key(InvalidReason::Secret));
-            }
-            self.tell_of_pepper();
-            return Err(invalid_key(InvalidReason::Pepper));
-        }
-        let now = UnixTime::now(&self.clock);
-        if known.revoked_at.is_some() {
-            return Err(invalid_key(InvalidReason::Revoked));
-        }
-        if known.expires_at.is_some_and(|end| now >= end) {
-            return Err(invalid_key(InvalidReason::Expired));
-        }
-        if known.not_before.is_some_and(|begin| now < begin) {
-            return Err(invalid_key(InvalidReason::NotYet));
-        }
-        if !known.caller.consumer.enabled {
-            return Err(invalid_key(InvalidReason::Disabled));
-        }
-        Ok(Arc::clone(&known.caller))
-    }
-
-    /// Says that a key was made under another pepper, but not for each of a thousand.
-    fn tell_of_pepper(&self) {
-        let (now, told) = (self.clock.now(), self.pepper_told_at.load(Ordering::Relaxed));
-        let is_due = told == 0 || now.since(Moment::from_nanos(told)) >= TOLD_EVERY;
-        if is_due && self.pepper_told_at.swap(now.as_nanos(), Ordering::Relaxed) == told {
-            log::error!(
-                "a key is refused that was made under another pepper than this gateway's: \
-                compare API_KEY_PEPPER with that of whoever issues keys"
-            );
         }
     }
 
@@ -343,7 +277,7 @@ impl Authenticator {
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
-            .field("form", &self.form)
+            .field("keys", &self.keys)
             .field("issuers", &self.issuers)
             .finish_non_exhaustive()
     }
@@ -364,10 +298,6 @@ fn check_scopes(caller: Arc<Caller>, required: &[Arc<str>]) -> Identified {
         return Ok(caller);
     }
     Err(Denied::Scope { caller, required: required.into() })
-}
-
-const fn invalid_key(reason: InvalidReason) -> Denied {
-    Denied::Invalid { method: Method::ApiKey, reason }
 }
 
 pub(super) const fn invalid_token(reason: InvalidReason) -> Denied {

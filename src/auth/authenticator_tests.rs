@@ -1,7 +1,7 @@
 //! From headers to callers, against a store that answers on command.
 
 use super::directory::{Directory, KeyRecord};
-use super::fake::{FakeSource, Mood, api_keys, at};
+use super::fake::{CLIENT, FakeSource, Mood, api_keys, at};
 use super::*;
 use crate::telemetry::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -94,7 +94,7 @@ async fn identify(
     requirement: &Requirement,
     headers: &HeaderMap,
 ) -> Result<String, &'static str> {
-    match authenticator.identify(requirement, headers).await {
+    match authenticator.identify(requirement, headers, CLIENT).await {
         Ok(None) => Ok("anyone".to_owned()),
         Ok(Some(caller)) => Ok(caller.consumer.username.to_string()),
         Err(denied) => Err(denied.reason()),
@@ -233,7 +233,7 @@ async fn a_bad_key_is_refused_and_only_the_log_knows_why() {
         let (plain, _) = lab.source.add_key("alice", change);
         let fields = headers(&[("x-api-key", plain.reveal())]);
         for _ in 0..2 {
-            let denied = authenticator.identify(&both(), &fields).await.unwrap_err();
+            let denied = authenticator.identify(&both(), &fields, CLIENT).await.unwrap_err();
             assert_eq!(denied.reason(), reason, "{name}");
             assert_eq!(denied.to_string(), "the credential is not valid", "{name}");
         }
@@ -270,9 +270,9 @@ async fn malformed_credentials_never_reach_the_store() {
     let typo = plain.reveal().replace("dh_test", "dh_tset");
     for value in ["", "x", "dh_test_0_0", typo.as_str()] {
         let fields = headers(&[("x-api-key", value)]);
-        assert!(authenticator.identify_cached(&both(), &fields).unwrap().is_err());
+        assert!(authenticator.identify_cached(&both(), &fields, CLIENT).unwrap().is_err());
     }
-    assert!(authenticator.identify(&both(), &bearer("a.b.c")).await.is_err());
+    assert!(authenticator.identify(&both(), &bearer("a.b.c"), CLIENT).await.is_err());
     assert_eq!(lab.source.asked(), 0);
 }
 
@@ -284,9 +284,10 @@ async fn the_second_request_is_answered_from_what_is_at_hand() {
     lab.source.add_consumer("bob", |_| {});
     let sent = [headers(&[("x-api-key", plain.reveal())]), bearer(&lab.token("bob", 60, ""))];
     for fields in sent {
-        assert!(authenticator.identify_cached(&both(), &fields).is_none());
-        let first = authenticator.identify(&both(), &fields).await.unwrap().unwrap();
-        let again = authenticator.identify_cached(&both(), &fields).unwrap().unwrap().unwrap();
+        assert!(authenticator.identify_cached(&both(), &fields, CLIENT).is_none());
+        let first = authenticator.identify(&both(), &fields, CLIENT).await.unwrap().unwrap();
+        let again =
+            authenticator.identify_cached(&both(), &fields, CLIENT).unwrap().unwrap().unwrap();
         assert!(Arc::ptr_eq(&first, &again), "the very same caller");
     }
     assert_eq!(lab.source.asked(), 2);
@@ -310,7 +311,7 @@ async fn an_outage_is_503_for_strangers_and_nothing_for_friends() {
         assert_eq!(identify(&authenticator, &both(), fields).await.unwrap(), "alice");
     }
     for fields in [&unknown, &bearer(&lab.token("bob", 60, ""))] {
-        let denied = authenticator.identify(&both(), fields).await.unwrap_err();
+        let denied = authenticator.identify(&both(), fields, CLIENT).await.unwrap_err();
         assert!(matches!(denied, Denied::Unavailable(Outage::Failed)), "{denied:?}");
     }
 }
@@ -325,7 +326,7 @@ async fn a_cached_token_still_ends_and_is_void_under_other_issuers() {
     assert_eq!(lab.tokens.len(), 1);
 
     let same = lab.authenticator(|_| {});
-    assert!(same.identify_cached(&both(), &bearer(&token)).is_some(), "nothing changed");
+    assert!(same.identify_cached(&both(), &bearer(&token), CLIENT).is_some(), "nothing changed");
     let rotated = lab.authenticator(|issuer| issuer.keys = secret(b"another secret"));
     assert_eq!(identify(&rotated, &both(), &bearer(&token)).await, Err("bad_signature"));
     let strict = lab.authenticator(|issuer| issuer.audiences = vec!["api".to_owned()]);
@@ -354,15 +355,15 @@ async fn who_bears_a_token_is_asked_each_time() {
         lab.directory.apply(revision, &[changed], lab.clock.now());
     };
     assert_eq!(identify(&strict, &both(), &token).await, Err("unknown"));
-    let stranger = lenient.identify(&both(), &token).await.unwrap().unwrap();
+    let stranger = lenient.identify(&both(), &token, CLIENT).await.unwrap().unwrap();
     assert_eq!((&*stranger.consumer.username, &*stranger.plan), ("bob", "trial"));
     assert_eq!(&*stranger.consumer.id, "jwt:default:bob");
-    let again = lenient.identify_cached(&both(), &token).unwrap().unwrap().unwrap();
+    let again = lenient.identify_cached(&both(), &token, CLIENT).unwrap().unwrap().unwrap();
     assert!(Arc::ptr_eq(&stranger, &again));
 
     lab.source.add_consumer("bob", |consumer| consumer.plan = "pro".into());
     change(1);
-    let known = lenient.identify(&both(), &token).await.unwrap().unwrap();
+    let known = lenient.identify(&both(), &token, CLIENT).await.unwrap().unwrap();
     assert_eq!((&*known.consumer.id, &*known.plan), ("id-of-bob", "pro"));
     assert_eq!(
         known.credential,
@@ -396,7 +397,8 @@ async fn scopes_are_required_all_of_them() {
             assert_eq!(found.as_deref().map_err(|reason| *reason), expected, "{scopes:?}");
         }
     }
-    let denied = authenticator.identify(&required(&methods, &["a", "b"]), &key).await.unwrap_err();
+    let denied =
+        authenticator.identify(&required(&methods, &["a", "b"]), &key, CLIENT).await.unwrap_err();
     let Denied::Scope { caller, required } = denied else { panic!("{denied:?}") };
     assert_eq!(&*caller.consumer.username, "alice");
     assert_eq!(required.iter().map(|scope| &**scope).collect::<Vec<_>>(), ["a", "b"]);
@@ -408,7 +410,7 @@ async fn a_key_may_have_a_plan_of_its_own() {
     let authenticator = lab.authenticator(|_| {});
     let (plain, id) = lab.source.add_key("alice", |key| key.plan = Some("pro".into()));
     let fields = headers(&[("x-api-key", plain.reveal())]);
-    let caller = authenticator.identify(&both(), &fields).await.unwrap().unwrap();
+    let caller = authenticator.identify(&both(), &fields, CLIENT).await.unwrap().unwrap();
     assert_eq!((&*caller.plan, &*caller.consumer.plan), ("pro", "free"));
     assert_eq!(caller.credential, Credential::ApiKey(id.as_str().into()));
 }
@@ -440,11 +442,11 @@ async fn nothing_that_is_printed_holds_a_secret() {
     let mut shown = format!("{authenticator:?} {:?} {:?}", lab.directory, lab.tokens);
     for fields in [&key, &bearer(&token), &bearer(&token[1..]), &headers(&[("x-api-key", "oops")])]
     {
-        shown.push_str(&format!("{:?}", authenticator.identify(&both(), fields).await));
+        shown.push_str(&format!("{:?}", authenticator.identify(&both(), fields, CLIENT).await));
     }
     shown.push_str(&format!(
         "{:?}",
-        authenticator.identify(&required(&[Method::ApiKey], &["x"]), &key).await
+        authenticator.identify(&required(&[Method::ApiKey], &["x"]), &key, CLIENT).await
     ));
     let secret = plain.reveal().rsplit('_').next().unwrap();
     let signature = token.rsplit('.').next().unwrap();

@@ -79,6 +79,8 @@ impl AmbiguousReason {
 /// What is wrong with a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidReason {
+    /// The key is not for the client's address.
+    Address,
     /// The token names another algorithm than its issuer's.
     Algorithm,
     /// The token is for somebody else.
@@ -130,6 +132,7 @@ impl InvalidReason {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Address => "address_not_allowed",
             Self::Algorithm => "wrong_algorithm",
             Self::Audience => "wrong_audience",
             Self::Checksum => "bad_checksum",

@@ -18,7 +18,9 @@ use super::jwt::Verified;
 use super::shelf::{Entry, Found, Shelf, Times};
 pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 pub use super::source::{Answer, KeyRecord, Source};
+use super::uses::{KeyUse, LastUse, Uses};
 use crate::telemetry::{Clock, Moment};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -33,7 +35,10 @@ pub(super) struct KnownKey {
     pub(super) not_before: Option<UnixTime>,
     pub(super) expires_at: Option<UnixTime>,
     pub(super) revoked_at: Option<UnixTime>,
+    pub(super) addresses: Arc<[IpNet]>,
     pub(super) caller: Arc<Caller>,
+    /// Stays when the row is read again.
+    pub(super) last_use: Arc<LastUse>,
 }
 
 /// Answers of the authority from the past that are asked again before giving up.
@@ -49,6 +54,8 @@ pub struct Directory {
     keys: Shelf<KeyId, KnownKey>,
     consumers: Shelf<Arc<str>, Arc<Consumer>>,
     denied: DenyList,
+    /// Where the use of keys is noted.
+    pub(super) uses: Uses,
     /// Held while a row is put on a shelf, so that no change passes between check and put.
     marks: Mutex<Marks>,
     confirmed_at: AtomicU64,
@@ -75,6 +82,7 @@ impl Directory {
             keys: Shelf::new(settings.capacity()),
             consumers: Shelf::new(settings.capacity()),
             denied: DenyList::default(),
+            uses: Uses::default(),
             marks: Mutex::default(),
             confirmed_at: AtomicU64::new(NEVER),
             histories: AtomicU64::new(0),
@@ -163,6 +171,17 @@ impl Directory {
         begins_at: i64,
     ) -> bool {
         self.denied.names(CERTIFICATES, Some(fingerprint), subject, Some(begins_at))
+    }
+
+    /// Takes what is to be noted of the use of keys.
+    #[must_use]
+    pub fn drain_uses(&self) -> Vec<KeyUse> {
+        self.uses.drain()
+    }
+
+    /// The row of this key has changed without a change of the feed: it is asked for soon.
+    pub fn ask_again(&self, id: &KeyId) {
+        self.keys.ask_again(id);
     }
 
     /// What the caches hold and what became of them.
@@ -341,13 +360,17 @@ impl Directory {
             claims: Arc::default(),
             fields: Fields::default(),
         };
-        let old = self.keys.peek(&row.id).filter(|old| *old.value.caller == caller);
+        let old = self.keys.peek(&row.id);
+        let last_use = old.as_ref().map(|old| Arc::clone(&old.value.last_use)).unwrap_or_default();
+        let old = old.filter(|old| *old.value.caller == caller);
         KnownKey {
             digest: row.digest,
             pepper: row.pepper,
             not_before: row.not_before,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            addresses: row.addresses,
+            last_use,
             caller: old.map_or_else(|| Arc::new(caller), |old| Arc::clone(&old.value.caller)),
         }
     }

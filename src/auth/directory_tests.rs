@@ -1,13 +1,13 @@
 //! What the directory promises, against a store that answers on command.
 
-use super::api_key::KeyId;
+use super::api_key::{KeyForm, KeyId};
 use super::changes::{Change, ChangeFeed, ChangeKind, Changes, Reset};
 use super::denials::{Denial, Denials, DeniedTokens, NewDenial};
 use super::denied::Outage;
 use super::directory::{
-    Answer, Directory, KeyRecord, LOOKUP_DEADLINE, Lookup, STALE_FOR, Source, UNKNOWN_FOR,
+    Answer, Directory, KeyRecord, LOOKUP_DEADLINE, Lookup, STALE_FOR, Settings, Source, UNKNOWN_FOR,
 };
-use super::fake::{FakeSource, Mood};
+use super::fake::{FakeSource, Mood, api_keys};
 use super::follow::{FeedEvent, follow};
 use super::identity::{Consumer, UnixTime};
 use super::registry::{Actor, Page, RegistryError};
@@ -32,6 +32,13 @@ fn invented(number: u32) -> KeyId {
 
 fn change(revision: u64, kind: ChangeKind, id: &str) -> Change {
     Change { revision, kind, id: id.into(), committed_at: Duration::ZERO }
+}
+
+/// A key with another id and the checksum that fits: nobody can tell without asking that it is none.
+fn well_formed() -> KeyId {
+    let (plain, _) = KeyForm::new(&api_keys()).generate().unwrap();
+    let form = KeyForm::new(&api_keys());
+    form.parse(plain.reveal().as_bytes()).unwrap().id()
 }
 
 /// The feed says that nothing happened.
@@ -171,7 +178,7 @@ async fn a_flood_of_invented_keys_cannot_push_out_good_ones() {
     for id in &good {
         assert!(matches!(directory.find_key(*id).await, Lookup::Known(_)));
     }
-    for number in 0..50_000 {
+    for number in 0..100_000 {
         assert_eq!(key_state(&directory, invented(number)).await, Lookup::Unknown);
     }
     for id in &good {
@@ -180,6 +187,57 @@ async fn a_flood_of_invented_keys_cannot_push_out_good_ones() {
     let shown = format!("{directory:?}");
     let unknown: usize = shown.split([',', ')']).nth(1).unwrap().trim().parse().unwrap();
     assert!(unknown <= 10_000, "{shown}");
+}
+
+#[tokio::test]
+async fn more_well_formed_random_keys_than_fit_leave_every_good_one_cached() {
+    let (source, clock) = (Arc::new(FakeSource::default()), Clock::manual());
+    let settings = Settings { known: 10_000, unknown: 1000, ..Settings::default() };
+    let directory =
+        Directory::with_settings(Arc::<FakeSource>::clone(&source), settings, clock.clone());
+    let good: Vec<_> = (0..200).map(|n| source.add_key(&format!("c{n}"), |_| {}).1).collect();
+    for id in &good {
+        assert!(matches!(directory.find_key(*id).await, Lookup::Known(_)));
+    }
+    for number in 0..20_000_u64 {
+        assert_eq!(key_state(&directory, well_formed()).await, Lookup::Unknown);
+        if number % 1000 == 0 {
+            clock.advance(Duration::from_millis(10));
+        }
+    }
+    let vitals = directory.vitals();
+    assert!(vitals.keys == 200 && vitals.unknown_keys <= 2000, "{vitals:?}");
+    for id in &good {
+        assert!(matches!(directory.glance_key(*id), Some(Lookup::Known(_))), "{id} is gone");
+    }
+}
+
+#[tokio::test]
+async fn known_keys_are_bounded_and_the_last_ones_work() {
+    let source = Arc::new(FakeSource::default());
+    let settings = Settings { known: 300, ..Settings::default() };
+    let directory =
+        Directory::with_settings(Arc::<FakeSource>::clone(&source), settings, Clock::manual());
+    for number in 0..3_000 {
+        let (_, id) = source.add_key("alice", |_| {});
+        assert_eq!(key_state(&directory, id).await, known("alice"), "{number}");
+        // A cache is in pieces, and each has a little more than its share.
+        assert!(directory.vitals().keys <= 1000);
+    }
+}
+
+#[tokio::test]
+async fn when_a_key_was_last_used_outlives_the_row_that_is_read_again() {
+    let (source, directory, clock) = setup();
+    let (_, id) = source.add_key("alice", |_| {});
+    let last_use = async || match directory.find_key(id).await {
+        Lookup::Known(entry) => Arc::clone(&entry.value.last_use),
+        other => panic!("{other:?}"),
+    };
+    let first = last_use().await;
+    clock.advance(Duration::from_secs(31));
+    assert!(Arc::ptr_eq(&first, &last_use().await));
+    assert_eq!(source.asked(), 2);
 }
 
 #[tokio::test]

@@ -7,9 +7,13 @@ use super::{Outage, UnixTime};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
+
+/// Where requests come from.
+pub(super) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// How the store feels.
 #[derive(Clone, Default)]
@@ -60,6 +64,7 @@ impl FakeSource {
             consumer: Arc::new(self.add_consumer(consumer, |_| {})),
             plan: None,
             scopes: Arc::new([]),
+            addresses: Arc::new([]),
             not_before: None,
             expires_at: None,
             revoked_at: None,
@@ -121,6 +126,7 @@ pub(super) fn api_keys() -> ApiKeys {
         environment: "test".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: b"a pepper that only tests have seen".to_vec(),
+        previous_peppers: Vec::new(),
     }
 }
 

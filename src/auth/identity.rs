@@ -184,6 +184,8 @@ pub struct ApiKeys {
     pub header: HeaderName,
     /// Pepper of the stored digests, at least 32 bytes.
     pub pepper: Vec<u8>,
+    /// Peppers whose keys are accepted beside, until they are digested anew under that one.
+    pub previous_peppers: Vec<Vec<u8>>,
 }
 
 impl std::fmt::Debug for ApiKeys {

@@ -37,7 +37,9 @@ mod jwks;
 mod jwks_source;
 mod jwt;
 mod key;
+mod network;
 mod owners;
+mod prover;
 mod public_address;
 pub mod registry;
 mod remote_keys;
@@ -46,6 +48,7 @@ mod shelf;
 mod source;
 mod spelling;
 mod tokens;
+pub mod uses;
 
 pub use algorithm::{Algorithm, Family};
 pub use authenticator::Authenticator;
@@ -62,6 +65,7 @@ pub use issuer::{IssuerKeys, JwtIssuer};
 pub use jwks::{Jwks, NotASet, RefusedKey};
 pub use jwks_source::{JwksSource, JwksUrl};
 pub use key::{BadKey, Key, KeySet, MAX_KEYS, MAX_KID};
+pub use network::{InvalidNetwork, parse_network};
 pub use public_address::is_public;
 pub use remote_keys::{
     COOL_DOWN, Fetched, RemoteKeySets, RemoteKeys, Settled, Vitals as RemoteVitals,
@@ -77,6 +81,8 @@ mod directory_tests;
 mod fake;
 #[cfg(test)]
 mod key_tests;
+#[cfg(test)]
+mod prover_tests;
 #[cfg(test)]
 mod remote_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use super::api_key::{KeyId, KeyProof, PepperVersion};
 use super::identity::{Consumer, UnixTime};
 use async_trait::async_trait;
+use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub const MAX_NAME: usize = 128;
 /// The most scopes of one key.
 pub const MAX_SCOPES: usize = 64;
+/// The most networks of one key.
+pub const MAX_ADDRESSES: usize = 16;
 /// The most policies of one consumer.
 pub const MAX_POLICIES: usize = 8;
 
@@ -72,6 +75,8 @@ pub struct NewKey {
     pub plan: Option<String>,
     /// What it may do.
     pub scopes: Vec<String>,
+    /// Networks that it works from; from anywhere if there are none.
+    pub addresses: Vec<IpNet>,
     /// When it begins.
     pub not_before: Option<UnixTime>,
     /// When it ends.
@@ -91,6 +96,8 @@ pub struct KeyInfo {
     pub plan: Option<Arc<str>>,
     /// What it may do.
     pub scopes: Arc<[Arc<str>]>,
+    /// Networks that it works from; from anywhere if there are none.
+    pub addresses: Arc<[IpNet]>,
     /// When it was issued.
     pub created_at: UnixTime,
     /// When it begins.
@@ -99,8 +106,10 @@ pub struct KeyInfo {
     pub expires_at: Option<UnixTime>,
     /// When it was taken back.
     pub revoked_at: Option<UnixTime>,
-    /// The pepper that it was made under; it is accepted under no other.
+    /// The pepper of its digest.
     pub pepper: PepperVersion,
+    /// When it was last used, to the hour; `None` before the first time.
+    pub last_used_at: Option<UnixTime>,
 }
 
 impl KeyInfo {
@@ -111,7 +120,8 @@ impl KeyInfo {
     }
 }
 
-/// How a key hands over to a new one, which has the same consumer, name, plan and scopes.
+/// How a key hands over to a new one, which has the same consumer, name, plan, scopes and
+/// networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
     /// What proves the new key.
@@ -132,6 +142,7 @@ impl Rotation {
             name: old.name.as_deref().map(str::to_owned),
             plan: old.plan.as_deref().map(str::to_owned),
             scopes: old.scopes.iter().map(ToString::to_string).collect(),
+            addresses: old.addresses.to_vec(),
             not_before: old.not_before.filter(|begin| *begin > now),
             expires_at: self.expires_at,
         }
@@ -270,6 +281,9 @@ pub trait Registry: Send + Sync {
 
     /// Takes a key back, for ever. Revoking it again changes nothing.
     async fn revoke_key(&self, by: &Actor, id: KeyId) -> Result<KeyInfo, RegistryError>;
+
+    /// How many keys need each pepper, of those that are accepted or will be.
+    async fn peppers(&self) -> Result<Vec<(PepperVersion, u64)>, RegistryError>;
 }
 
 /// Checks a name: not empty, not too long, printable ASCII without spaces, since it goes into headers.
@@ -342,6 +356,10 @@ pub fn check_key(new: &NewKey, now: UnixTime) -> Result<(), RegistryError> {
             let problem = "must not contain `\"` or `\\`".to_owned();
             return Err(RegistryError::Invalid { what: "scope", problem });
         }
+    }
+    if new.addresses.len() > MAX_ADDRESSES {
+        let problem = format!("are too many: a key has at most {MAX_ADDRESSES} networks");
+        return Err(RegistryError::Invalid { what: "addresses", problem });
     }
     if new.expires_at.is_some_and(|end| end <= now.max(new.not_before.unwrap_or_default())) {
         let problem = "must lie in the future, and after the beginning".to_owned();

@@ -2,7 +2,7 @@
 
 use super::algorithm::{Algorithm, Family};
 use super::directory::Directory;
-use super::fake::{FakeSource, api_keys};
+use super::fake::{CLIENT, FakeSource, api_keys};
 use super::remote_keys::{COOL_DOWN, Fetched, RemoteKeySets, Settled};
 use super::signing::Signer;
 use super::*;
@@ -107,7 +107,7 @@ fn required() -> Requirement {
 }
 
 async fn ask(authenticator: &Authenticator, token: &str) -> Result<(), &'static str> {
-    let identified = authenticator.identify(&required(), &bearer(token)).await;
+    let identified = authenticator.identify(&required(), &bearer(token), CLIENT).await;
     identified.map(drop).map_err(|denied| denied.reason())
 }
 
@@ -219,7 +219,7 @@ async fn a_token_that_was_verified_a_moment_ago_costs_no_allocation() {
     let (headers, required) = (bearer(&token), required());
     let mut found = None;
     let allocations = allocation_counter::measure(|| {
-        found = lab.authenticator.identify_cached(&required, &headers);
+        found = lab.authenticator.identify_cached(&required, &headers, CLIENT);
     });
     assert!(matches!(found, Some(Ok(Some(_)))), "{found:?}");
     assert_eq!(allocations.count_total, 0);

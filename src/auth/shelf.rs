@@ -32,6 +32,8 @@ const UNWATCHED_FOR: Duration = Duration::from_secs(1);
 /// After a look-up that the store could not answer, rows that are believed anyway are not asked for
 /// again so long: one request in a while pays for the outage, not one for each row.
 const OUTAGE_REST: Duration = Duration::from_secs(1);
+/// `checked_at` of a row that the next request asks for again.
+const DUE: u64 = 0;
 
 /// What a look-up says. An outage is not a bad credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +89,11 @@ impl<V> Entry<V> {
     }
 
     fn is_fresh(&self, times: Times) -> bool {
-        let checked = Moment::from_nanos(self.checked_at.load(Ordering::Relaxed));
+        let checked_at = self.checked_at.load(Ordering::Relaxed);
         let fresh_for = if times.feed_is_live() { self.fresh_for } else { UNWATCHED_FOR };
-        self.is_believed(times) && times.now.since(checked) < fresh_for
+        self.is_believed(times)
+            && checked_at != DUE
+            && times.now.since(Moment::from_nanos(checked_at)) < fresh_for
     }
 
     fn is_believed(&self, times: Times) -> bool {
@@ -232,6 +236,13 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
     /// What stands there, fresh or not, unless it is void.
     pub(super) fn peek(&self, key: &K) -> Option<Arc<Entry<V>>> {
         self.known.peek(key).filter(|entry| !entry.mark.is_void())
+    }
+
+    /// Has the next request ask for a row again, while others go on with what there is.
+    pub(super) fn ask_again(&self, key: &K) {
+        if let Some(entry) = self.known.peek(key) {
+            entry.checked_at.store(DUE, Ordering::Relaxed);
+        }
     }
 
     /// Forgets one key.

@@ -7,6 +7,7 @@ use super::api_key::{KeyDigest, KeyId, PepperVersion};
 use super::denied::Outage;
 use super::identity::{Consumer, UnixTime};
 use async_trait::async_trait;
+use ipnet::IpNet;
 use std::sync::Arc;
 
 /// A key's row, with its consumer's.
@@ -24,6 +25,8 @@ pub struct KeyRecord {
     pub plan: Option<Arc<str>>,
     /// What it may do.
     pub scopes: Arc<[Arc<str>]>,
+    /// Networks, in one of which the client's address must be; from anywhere if there are none.
+    pub addresses: Arc<[IpNet]>,
     /// When it begins.
     pub not_before: Option<UnixTime>,
     /// When it ends.

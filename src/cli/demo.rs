@@ -80,6 +80,7 @@ async fn fresh_key(ready: &Ready) -> anyhow::Result<PlainKey> {
         name: Some(NAME.to_owned()),
         plan: None,
         scopes: Vec::new(),
+        addresses: Vec::new(),
         not_before: None,
         expires_at: None,
     };

@@ -138,5 +138,6 @@ pub(super) fn api_keys() -> ApiKeys {
         environment: "test".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: vec![7; 32],
+        previous_peppers: Vec::new(),
     }
 }

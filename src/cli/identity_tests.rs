@@ -215,3 +215,33 @@ async fn long_lists_are_read_in_pages() {
     let error = desk.refusal("consumers show user-12OO").await;
     assert!(error.contains("did you mean `user-12"), "{error}");
 }
+
+#[tokio::test]
+async fn a_key_is_bound_to_networks_and_a_wrong_one_is_refused_with_a_way_out() {
+    let desk = Desk::new();
+    desk.run("consumers add acme --plan pro").await;
+    let issued = desk.run("keys issue acme --address 10.0.0.0/8 --address 192.0.2.7").await.out;
+    assert!(issued.contains("from      10.0.0.0/8 192.0.2.7/32\n"), "{issued}");
+    let listed = desk.json("keys list").await;
+    assert_eq!(listed[0]["addresses"], serde_json::json!(["10.0.0.0/8", "192.0.2.7/32"]));
+    let refused = desk.refusal("keys issue acme --address 10.1.0.0/8").await;
+    assert!(refused.contains("did you mean `10.0.0.0/8`?"), "{refused}");
+    let many: String = (0..17).map(|n| format!(" --address 10.0.{n}.0/24")).collect();
+    let refused = desk.refusal(&format!("keys issue acme{many}")).await;
+    assert!(refused.contains("a key has at most 16 networks"), "{refused}");
+}
+
+#[tokio::test]
+async fn every_pepper_is_counted_though_no_key_needs_it() {
+    let desk = Desk::new();
+    let empty = desk.json("keys peppers").await;
+    assert_eq!((&empty[0]["pepper"], &empty[0]["keys"]), (&"current".into(), &0.into()));
+    desk.run("consumers add acme --plan pro").await;
+    desk.run("keys issue acme").await;
+    let counted = desk.run("keys peppers").await.out;
+    let lines: Vec<Vec<_>> =
+        counted.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["PEPPER", "VERSION", "KEYS"]);
+    assert_eq!((lines[1][0], lines[1][2], lines.len()), ("current", "1", 2), "{counted}");
+    assert_eq!(desk.json("keys list").await[0]["pepper"], "current");
+}

@@ -4,11 +4,13 @@
 
 use super::ledger::{Ledger, PAGE, all_keys};
 use super::notation::{parse_span, parse_time, show_time};
-use crate::auth::api_key::{KeyForm, KeyId, PepperVersion, PlainKey};
+use super::peppers;
+use crate::auth::api_key::{KeyForm, KeyId, PlainKey, Standing};
 use crate::auth::documents::DocumentKind;
 use crate::auth::registry::{KeyInfo, NewKey, Page, Rotation};
-use crate::auth::{ApiKeys, UnixTime};
+use crate::auth::{ApiKeys, UnixTime, parse_network};
 use anyhow::Context as _;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -57,6 +59,10 @@ pub enum Command {
         /// What it may do; can be said several times.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// A network that it works from, like 10.0.0.0/8; can be said several times; from anywhere
+        /// without it.
+        #[arg(long = "address", value_name = "NETWORK", value_parser = parse_network)]
+        addresses: Vec<IpNet>,
         /// It begins at this time, like 2027-01-31T00:00:00Z; at once without it.
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         not_before: Option<UnixTime>,
@@ -69,6 +75,8 @@ pub enum Command {
         /// Username or id of the consumer.
         consumer: Option<String>,
     },
+    /// Print how many keys need which pepper: whether a previous one can be removed.
+    Peppers,
     /// Take a key back, for good; running gateways refuse it within a second.
     Revoke {
         /// Id of the key.
@@ -88,15 +96,14 @@ pub enum Command {
 }
 
 /// What the state of a key depends on, beside the key itself.
-#[derive(Clone, Copy)]
 struct View {
     now: UnixTime,
-    pepper: PepperVersion,
+    form: KeyForm,
 }
 
 impl View {
     fn of(ledger: &Ledger<'_>, keys: &ApiKeys) -> Self {
-        Self { now: UnixTime::now(ledger.clock), pepper: KeyForm::new(keys).pepper() }
+        Self { now: UnixTime::now(ledger.clock), form: KeyForm::new(keys) }
     }
 }
 
@@ -117,7 +124,7 @@ async fn carry_out(
     let view = View::of(ledger, keys);
     let now = view.now;
     match command {
-        Command::Issue { consumer, name, plan, scopes, not_before, end } => {
+        Command::Issue { consumer, name, plan, scopes, addresses, not_before, end } => {
             let (plain, proof) = KeyForm::new(keys).generate()?;
             let expires_at = match end {
                 End { expires_in: Some(span), .. } => {
@@ -125,17 +132,19 @@ async fn carry_out(
                 }
                 end => end.at(now),
             };
-            let new = NewKey { proof, consumer, name, plan, scopes, not_before, expires_at };
+            let new =
+                NewKey { proof, consumer, name, plan, scopes, addresses, not_before, expires_at };
             let issued = ledger.store.issue_key(ledger.actor, new).await?;
             print_issued(ledger, keys, &plain, &issued, None)?;
             warn_of_refusals(ledger, &issued).await?;
-            warn_of_pepper(ledger, &issued).await
+            warn_of_pepper(ledger, &issued, &view).await
         }
-        Command::List { consumer } => list(ledger, consumer.as_deref(), view).await,
+        Command::List { consumer } => list(ledger, consumer.as_deref(), &view).await,
+        Command::Peppers => peppers::list(ledger, keys).await,
         Command::Revoke { key } => {
             let revoked = ledger.store.revoke_key(ledger.actor, parse_id(&key)?).await?;
             if ledger.json {
-                return ledger.print_json(&to_json(&revoked, view));
+                return ledger.print_json(&to_json(&revoked, &view));
             }
             ledger.print(&format!(
                 "revoked `{}` of `{}`; running gateways refuse it within a second",
@@ -173,12 +182,18 @@ async fn warn_of_refusals(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::
 }
 
 /// Warns when nobody else's key was made under this pepper: the gateway may run with theirs.
-async fn warn_of_pepper(ledger: &mut Ledger<'_>, issued: &KeyInfo) -> anyhow::Result<()> {
-    let now = UnixTime::now(ledger.clock);
+async fn warn_of_pepper(
+    ledger: &mut Ledger<'_>,
+    issued: &KeyInfo,
+    view: &View,
+) -> anyhow::Result<()> {
+    let now = view.now;
     // Ids are random, so one page is a sample of all.
     let page = ledger.store.keys(None, Page { after: None, limit: PAGE }).await?;
     let mut others = page.iter().filter(|key| key.id != issued.id && key.is_live(now)).peekable();
-    if others.peek().is_none() || others.any(|key| key.pepper == issued.pepper) {
+    if others.peek().is_none()
+        || others.any(|key| view.form.standing(key.pepper) != Standing::Other)
+    {
         return Ok(());
     }
     ledger.warn(
@@ -197,11 +212,11 @@ fn print_issued(
 ) -> anyhow::Result<()> {
     let view = View::of(ledger, keys);
     let printed = if ledger.json {
-        let mut value = to_json(issued, view);
+        let mut value = to_json(issued, &view);
         if let Value::Object(members) = &mut value {
             members.insert("key".to_owned(), json!(plain.reveal()));
             if let Some(old) = old {
-                members.insert("replaces".to_owned(), to_json(old, view));
+                members.insert("replaces".to_owned(), to_json(old, &view));
             }
         }
         ledger.print_json(&value)
@@ -232,6 +247,9 @@ fn describe_issued(
         show_scopes(issued),
         or_never(issued.expires_at),
     );
+    if let Some(addresses) = show_addresses(issued) {
+        text.push_str(&format!("from      {addresses}\n"));
+    }
     if let Some(old) = old {
         let end = or_never(old.expires_at);
         text.push_str(&format!("replaces  {}, which ends {end}\n", old.id));
@@ -244,7 +262,7 @@ fn describe_issued(
     text
 }
 
-async fn list(ledger: &mut Ledger<'_>, consumer: Option<&str>, view: View) -> anyhow::Result<()> {
+async fn list(ledger: &mut Ledger<'_>, consumer: Option<&str>, view: &View) -> anyhow::Result<()> {
     let mut all = all_keys(ledger.store, consumer).await?;
     all.sort_by(|one, other| {
         (&one.consumer, one.created_at, one.id).cmp(&(&other.consumer, other.created_at, other.id))
@@ -256,11 +274,23 @@ async fn list(ledger: &mut Ledger<'_>, consumer: Option<&str>, view: View) -> an
         return ledger.print("no keys yet; issue one: gateway keys issue <consumer>");
     }
     let rows: Vec<_> = all.iter().map(|info| to_row(info, view)).collect();
-    ledger
-        .print_table(["ID", "CONSUMER", "NAME", "STATE", "PLAN", "SCOPES", "ISSUED", "ENDS"], &rows)
+    ledger.print_table(HEADINGS, &rows)
 }
 
-fn to_row(info: &KeyInfo, view: View) -> [String; 8] {
+const HEADINGS: [&str; 10] = [
+    "ID",
+    "CONSUMER",
+    "NAME",
+    "STATE",
+    "PLAN",
+    "SCOPES",
+    "ADDRESSES",
+    "ISSUED",
+    "ENDS",
+    "LAST USED",
+];
+
+fn to_row(info: &KeyInfo, view: &View) -> [String; 10] {
     let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     [
         info.id.to_string(),
@@ -269,12 +299,14 @@ fn to_row(info: &KeyInfo, view: View) -> [String; 8] {
         state(info, view).to_owned(),
         or_dash(info.plan.as_deref()),
         show_scopes(info),
+        show_addresses(info).unwrap_or_else(|| "-".to_owned()),
         show_time(info.created_at),
         info.expires_at.map_or_else(|| "never".to_owned(), show_time),
+        info.last_used_at.map_or_else(|| "-".to_owned(), show_time),
     ]
 }
 
-fn to_json(info: &KeyInfo, view: View) -> Value {
+fn to_json(info: &KeyInfo, view: &View) -> Value {
     json!({
         "id": info.id.as_str(),
         "consumer": &*info.consumer,
@@ -282,19 +314,23 @@ fn to_json(info: &KeyInfo, view: View) -> Value {
         "state": state(info, view),
         "plan": info.plan.as_deref(),
         "scopes": info.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
+        "addresses": info.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "pepper": show_standing(view.form.standing(info.pepper)),
         "created_at": show_time(info.created_at),
         "not_before": info.not_before.map(show_time),
         "expires_at": info.expires_at.map(show_time),
         "revoked_at": info.revoked_at.map(show_time),
+        "last_used_at": info.last_used_at.map(show_time),
     })
 }
 
-fn state(info: &KeyInfo, View { now, pepper }: View) -> &'static str {
+fn state(info: &KeyInfo, view: &View) -> &'static str {
+    let now = view.now;
     if info.revoked_at.is_some() {
         "revoked"
     } else if !info.is_live(now) {
         "expired"
-    } else if info.pepper != pepper {
+    } else if view.form.standing(info.pepper) == Standing::Other {
         "other pepper"
     } else if info.not_before.is_some_and(|begin| now < begin) {
         "not yet"
@@ -305,6 +341,20 @@ fn state(info: &KeyInfo, View { now, pepper }: View) -> &'static str {
 
 fn show_scopes(info: &KeyInfo) -> String {
     if info.scopes.is_empty() { "-".to_owned() } else { info.scopes.join(" ") }
+}
+
+/// `None` where it works from anywhere.
+fn show_addresses(info: &KeyInfo) -> Option<String> {
+    let shown: Vec<_> = info.addresses.iter().map(ToString::to_string).collect();
+    (!shown.is_empty()).then(|| shown.join(" "))
+}
+
+pub(super) const fn show_standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Current => "current",
+        Standing::Other => "other",
+        Standing::Previous => "previous",
+    }
 }
 
 /// An id, alone or inside of a whole key: whoever revokes a leaked key has just that.

@@ -11,6 +11,7 @@ mod ledger;
 mod migrate;
 mod notation;
 mod office;
+mod peppers;
 mod run;
 pub mod schema;
 pub mod tokens;

@@ -60,7 +60,8 @@ pub async fn decide(
     let route = snapshot.routes.find(&head.asked())?;
     trail.route = Some(Arc::clone(route));
     head.check_body(route.max_body, route.require_length)?;
-    trail.caller = match snapshot.authenticator.identify(&route.auth, head.sent()).await {
+    let identified = snapshot.authenticator.identify(&route.auth, head.sent(), head.client()).await;
+    trail.caller = match identified {
         Err(Denied::Scope { caller, required }) => {
             trail.caller = Some(Arc::clone(&caller));
             return Err(Denied::Scope { caller, required }.into());

@@ -23,6 +23,7 @@ use crate::snapshot::{Live, Parts, Snapshot};
 use crate::stores::Store;
 use crate::stores::cached::Cached;
 use crate::stores::redis::SharedRows;
+use crate::tasks::key_uses::KeyUses;
 use crate::tasks::publish::Publisher;
 use crate::tasks::reload::Reload;
 use crate::tasks::usage::Flush;
@@ -82,6 +83,7 @@ struct Process {
     stores: Stores,
     publisher: Arc<Publisher>,
     usage: Arc<Flush>,
+    key_uses: Arc<KeyUses>,
     cloudwatch: Option<cloudwatch::Publisher>,
 }
 
@@ -241,10 +243,15 @@ impl Process {
         let live = Live::new(Snapshot::build(loaded.config, Arc::new(rows), &parts, 1)?);
         metrics.reload_succeeded(1);
         let usage = Flush::new(Arc::clone(&stores.store), &parts, expected);
+        let key_uses = KeyUses::new(
+            Arc::clone(&stores.store) as _,
+            Arc::clone(&parts.directory),
+            Arc::clone(&metrics),
+        );
         let publisher = Publisher::new(Arc::clone(&live), parts.clone());
         let drain = Drain::new();
         let cloudwatch = None;
-        Ok(Self { live, parts, drain, access_log, stores, publisher, usage, cloudwatch })
+        Ok(Self { live, parts, drain, access_log, stores, publisher, usage, key_uses, cloudwatch })
     }
 
     /// Follows what the store says from here on.
@@ -263,6 +270,7 @@ impl Process {
         let store = Arc::clone(&self.stores.store);
         tasks.spawn(rows::run(store, Arc::clone(&self.publisher), changed));
         tasks.spawn(Arc::clone(&self.usage).run());
+        tasks.spawn(Arc::clone(&self.key_uses).run());
     }
 
     fn probe(&self, tasks: &mut JoinSet<()>) {
@@ -364,7 +372,8 @@ impl Process {
         }
         // A flush that is cut off, or fails, leaves what it could not hand over.
         let usage = tokio::time::timeout(HAND_OVER, self.usage.flush());
-        drop(tokio::join!(usage, finish(self.cloudwatch.take())));
+        let key_uses = tokio::time::timeout(HAND_OVER, self.key_uses.flush());
+        drop(tokio::join!(usage, key_uses, finish(self.cloudwatch.take())));
         self.usage.tell_lost();
         if let Err(error) = self.access_log.flush_and_close(FLUSH) {
             log::warn!(error:% = error; "the access log is incomplete");

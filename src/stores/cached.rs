@@ -11,7 +11,7 @@
 
 use crate::auth::api_key::{KeyDigest, KeyId, PepperVersion, keyed};
 use crate::auth::directory::{Answer, KeyRecord, Source};
-use crate::auth::{Consumer, Outage, UnixTime};
+use crate::auth::{Consumer, Outage, UnixTime, parse_network};
 use async_trait::async_trait;
 use hmac::{Hmac, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,10 @@ use subtle::ConstantTimeEq as _;
 pub const LONGEST_LIFE: Duration = Duration::from_secs(60);
 /// Bytes of a seal.
 const SEAL: usize = 32;
+/// Entries of keys, in the form that knows of networks. Those of the form before have another name, so
+/// that in a deployment old and new tasks do not overwrite each other's; and none of them is opened,
+/// since it would let a key in from anywhere.
+const KEYS: &str = "key 2";
 
 /// Name of an entry.
 pub type EntryName = [u8; 16];
@@ -101,7 +105,7 @@ impl Source for Cached {
 
     async fn look_up_key(&self, id: KeyId, copy: usize) -> Answer<KeyRecord> {
         // Before the row is read: one that arrives in another history is kept where nobody finds it.
-        let name = self.name("key", id.as_str());
+        let name = self.name(KEYS, id.as_str());
         let Some(behind) = copy.checked_sub(1) else {
             return self.find(name, |row| row.into_key(id)).await;
         };
@@ -214,6 +218,7 @@ struct KeyRow {
     consumer: ConsumerRow,
     plan: Option<String>,
     scopes: Vec<String>,
+    addresses: Vec<String>,
     not_before: Option<u64>,
     expires_at: Option<u64>,
     revoked_at: Option<u64>,
@@ -229,6 +234,7 @@ impl Row {
             consumer: ConsumerRow::of(&row.consumer),
             plan: row.plan.as_deref().map(str::to_owned),
             scopes: row.scopes.iter().map(ToString::to_string).collect(),
+            addresses: row.addresses.iter().map(ToString::to_string).collect(),
             not_before: seconds(&row.not_before),
             expires_at: seconds(&row.expires_at),
             revoked_at: seconds(&row.revoked_at),
@@ -237,6 +243,8 @@ impl Row {
 
     fn into_key(self, id: KeyId) -> Option<KeyRecord> {
         let Self::Key(row) = self else { return None };
+        let addresses: Arc<[_]> =
+            row.addresses.iter().map(|text| parse_network(text)).collect::<Result<_, _>>().ok()?;
         (row.id == id.as_str()).then(|| KeyRecord {
             id,
             digest: KeyDigest::from_bytes(row.digest),
@@ -244,6 +252,7 @@ impl Row {
             consumer: Arc::new(row.consumer.into()),
             plan: row.plan.map(Arc::from),
             scopes: row.scopes.into_iter().map(Arc::from).collect(),
+            addresses,
             not_before: row.not_before.map(UnixTime::from_secs),
             expires_at: row.expires_at.map(UnixTime::from_secs),
             revoked_at: row.revoked_at.map(UnixTime::from_secs),
@@ -343,6 +352,10 @@ mod tests {
             }),
             plan: Some("pro".into()),
             scopes: Arc::from(["read".into(), "write".into()]),
+            addresses: Arc::from([
+                "10.0.0.0/8".parse().unwrap(),
+                "2001:db8::1/128".parse().unwrap(),
+            ]),
             not_before: Some(UnixTime::from_secs(1)),
             expires_at: Some(UnixTime::from_secs(2)),
             revoked_at: None,
@@ -395,11 +408,11 @@ mod tests {
         let (map, _, cached) = setup(&[1; 32]);
         let id = record().id;
         cached.look_up_key(id, 1).await;
-        let name = cached.name("key", id.as_str());
+        let name = cached.name(KEYS, id.as_str());
         let good = map.0.lock().get(&name).cloned().unwrap();
         let mut forged = good.clone();
         *forged.last_mut().unwrap() ^= 1;
-        let other = setup(&[2; 32]).2.name("key", id.as_str());
+        let other = setup(&[2; 32]).2.name(KEYS, id.as_str());
         assert_ne!(name, other);
         for bad in [forged, Vec::new(), good[..SEAL].to_vec(), good[1..].to_vec()] {
             map.0.lock().insert(name, bad);
@@ -407,7 +420,25 @@ mod tests {
         }
         // A good entry under another name is not good.
         let victim: KeyId = "fedcba9876543210".parse().unwrap();
-        map.0.lock().insert(cached.name("key", victim.as_str()), good);
+        map.0.lock().insert(cached.name(KEYS, victim.as_str()), good);
         assert!(matches!(cached.look_up_key(victim, 0).await, Answer::Absent));
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_the_form_before_networks_is_not_opened() {
+        let (map, _, cached) = setup(&[1; 32]);
+        let id = record().id;
+        let name = cached.name(KEYS, id.as_str());
+        assert_ne!(name, cached.name("key", id.as_str()));
+        let mut entry = serde_json::json!({ "revision": 7, "row": Row::of_key(&record()) });
+        for (member, opens) in [("nothing", true), ("addresses", false)] {
+            entry["row"]["Key"].as_object_mut().unwrap().remove(member);
+            let json = serde_json::to_vec(&entry).unwrap();
+            let mut sealed = cached.seal.mac(&name, &json).to_vec();
+            sealed.extend(json);
+            map.0.lock().insert(name, sealed);
+            let answer = cached.look_up_key(id, 0).await;
+            assert_eq!(matches!(answer, Answer::Known { .. }), opens, "without {member}");
+        }
     }
 }

@@ -17,16 +17,17 @@ use crate::auth::denials::Denials;
 use crate::auth::directory::Source;
 use crate::auth::documents::Documents;
 use crate::auth::registry::Registry;
+use crate::auth::uses::UseLog;
 use crate::limits::usage::UsageLog;
 
-/// Everything that is kept: consumers and keys, plans and policies, the deny list, usage, the audit.
+/// Everything that is kept: consumers, keys and their use, plans and policies, the deny list, usage, the audit.
 pub trait Store:
-    Registry + Documents + Denials + Audit + UsageLog + Source + ChangeFeed + 'static
+    Registry + UseLog + Documents + Denials + Audit + UsageLog + Source + ChangeFeed + 'static
 {
 }
 
 impl<S> Store for S where
-    S: Registry + Documents + Denials + Audit + UsageLog + Source + ChangeFeed + 'static
+    S: Registry + UseLog + Documents + Denials + Audit + UsageLog + Source + ChangeFeed + 'static
 {
 }
 

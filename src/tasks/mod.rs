@@ -5,6 +5,7 @@ pub mod demo;
 pub mod feed;
 pub mod health;
 pub mod jwks;
+pub mod key_uses;
 pub mod publish;
 pub mod reload;
 pub mod rows;

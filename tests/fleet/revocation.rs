@@ -330,6 +330,7 @@ async fn a_key_or_a_consumer_made_after_it_was_asked_for_works_everywhere_within
         environment: "live".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: PEPPER.as_bytes().to_vec(),
+        previous_peppers: Vec::new(),
     });
     let url = fleet.primary.url(&fleet.database);
     let settings = Settings::parse(&url, None, None, Bounds::default()).unwrap();
@@ -346,6 +347,7 @@ async fn a_key_or_a_consumer_made_after_it_was_asked_for_works_everywhere_within
             name: None,
             plan: None,
             scopes: Vec::new(),
+            addresses: Vec::new(),
             not_before: None,
             expires_at: None,
         };

@@ -131,11 +131,11 @@ fn a_key_is_taken_through_its_life() {
     assert_eq!(covered(&issued), format!("KEY\n\n{fields}\n\n{advice}"));
     let first = id_of(issued.lines().next().unwrap());
 
-    let heading = "ID CONSUMER NAME STATE PLAN SCOPES ISSUED ENDS";
+    let heading = "ID CONSUMER NAME STATE PLAN SCOPES ADDRESSES ISSUED ENDS LAST USED";
     let listed = out(&folder, "keys list acme");
     assert_eq!(
         covered(&listed).replace(&first, "KEYID"),
-        format!("{heading}\nKEYID acme ci live - read write TIME never")
+        format!("{heading}\nKEYID acme ci live - read write - TIME never -")
     );
     let rotated = out(&folder, &format!("keys rotate {first} --overlap 1h"));
     assert_eq!(

@@ -5,8 +5,8 @@ use crate::support::client::{Answer, Client};
 use crate::support::credential::{id_of, invented, with_another_secret};
 use crate::support::gateway::{Builder, Gateway, succeed};
 use crate::support::load::{Load, Running};
-use crate::support::sized;
 use crate::support::{eventually, eventually_async};
+use crate::support::{secret, sized};
 use datahub_gateway::auth::ApiKeys;
 use datahub_gateway::auth::api_key::KeyForm;
 use datahub_gateway::auth::registry::{Actor, NewKey, Registry as _};
@@ -177,6 +177,7 @@ async fn a_new_key_works_within_a_second_though_it_was_asked_for_before_it_was_i
         environment: "live".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: PEPPER.into(),
+        previous_peppers: Vec::new(),
     });
     for _ in 0..3 {
         let (plain, proof) = form.generate().unwrap();
@@ -189,6 +190,7 @@ async fn a_new_key_works_within_a_second_though_it_was_asked_for_before_it_was_i
             name: None,
             plan: None,
             scopes: Vec::new(),
+            addresses: Vec::new(),
             not_before: None,
             expires_at: None,
         };
@@ -309,6 +311,13 @@ async fn a_refused_key_says_nothing_of_why() {
         (answer.status == 401 && gateway.stdout().text().contains("\"expired\"")).then_some(())
     })
     .await;
+    let elsewhere_only = gateway.issue_key("acme", "big", &["--address", "203.0.113.0/24"]);
+    eventually_async("the key for elsewhere", async || {
+        let answer = gateway.get("/bound").key(&elsewhere_only).send().await;
+        let told = gateway.stdout().text().contains("\"address_not_allowed\"");
+        (answer.status == 401 && told).then_some(())
+    })
+    .await;
     let scrambled = format!("{}x", &acme[..acme.len() - 1]);
     let elsewhere = acme.replace("dh_live_", "dh_test_");
     let cases = [
@@ -321,6 +330,7 @@ async fn a_refused_key_says_nothing_of_why() {
         ("revoked", &gateway.key("gone")),
         ("consumer_disabled", &gateway.key("off")),
         ("expired", &expired),
+        ("address_not_allowed", &elsewhere_only),
     ];
     let mut told: Option<(String, Vec<String>)> = None;
     for (cause, key) in cases {
@@ -431,4 +441,120 @@ async fn a_key_without_the_scope_is_refused_by_name_and_the_key_of_a_scope_is_no
     let refused: Vec<_> = log.iter().filter(|line| line["status"] == 403).collect();
     assert_eq!(refused[0]["cause"], "missing_scope");
     assert_eq!(refused[0]["credential"], format!("key:{}", id_of(&some)), "who it was is logged");
+}
+
+#[tokio::test]
+async fn a_key_works_from_its_networks_only_also_behind_a_proxy_and_after_a_rotation() {
+    let gateway = described()
+        .toml("[http]\ntrusted_proxies = [\"127.0.0.0/8\"]")
+        .key("acme", "big")
+        .start()
+        .await;
+    let bound = ["--address", "10.0.0.0/8", "--address", "2001:db8::7"];
+    let key = gateway.issue_key("acme", "big", &bound);
+    eventually_async("the key to be known", async || {
+        let answer = gateway.get("/").key(&key).header("x-forwarded-for", "10.1.2.3").send().await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let rotated = gateway.cli(&["keys", "rotate", &id_of(&key), "--json"]);
+    let rotated: serde_json::Value = serde_json::from_str(&succeed(&rotated)).unwrap();
+    assert_eq!(rotated["addresses"], serde_json::json!(["10.0.0.0/8", "2001:db8::7/128"]));
+    let successor = rotated["key"].as_str().unwrap();
+    eventually_async("the successor to be known", async || {
+        let answer =
+            gateway.get("/").key(successor).header("x-forwarded-for", "10.1.2.3").send().await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    for key in [&key, successor] {
+        for (from, status) in [
+            ("10.255.0.1", 200),
+            ("::ffff:10.0.0.1", 200),
+            ("2001:db8::7", 200),
+            ("11.0.0.1", 401),
+            ("2001:db8::8", 401),
+            // Whoever stands further left only says so.
+            ("10.1.2.3, 11.0.0.1", 401),
+        ] {
+            let answer = gateway.get("/").key(key).header("x-forwarded-for", from).send().await;
+            assert_eq!(answer.status, status, "{from}");
+        }
+        gateway.get("/").key(key).send().await.expect_status(401);
+    }
+    let listed = succeed(&gateway.cli(&["keys", "list", "acme"]));
+    assert!(listed.contains("10.0.0.0/8 2001:db8::7/128"), "{listed}");
+}
+
+/// What `gateway keys … --json` prints.
+fn json(gateway: &Gateway, line: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&succeed(&gateway.cli(&[line, &["--json"]].concat()))).unwrap()
+}
+
+#[tokio::test]
+async fn a_pepper_is_replaced_while_every_key_goes_on_working() {
+    let peppers = |now: &str, previous: &str| {
+        format!("[auth.api_key]\npepper = \"file:../{now}\"\nprevious_peppers = [{previous}]\n")
+    };
+    let folder = described().folder();
+    let conf = folder.path().join("conf/peppers.toml");
+    for name in ["old", "new"] {
+        secret::write(&folder.path().join(name), name.repeat(20).as_bytes());
+    }
+    std::fs::write(&conf, peppers("old", "")).unwrap();
+    let keys: Vec<_> = (0..4).map(|_| folder.issue_key("acme", "big", &[])).collect();
+    let gateway = folder.start().await;
+    for key in &keys {
+        gateway.get("/").key(key).send().await.expect_status(200);
+    }
+    let running = load(&gateway, "x-api-key", &keys[0]).start();
+
+    gateway.write_conf("peppers.toml", &peppers("new", "\"file:../old\""));
+    assert_eq!(gateway.reload_and_wait().await.result, "success");
+    let counts = json(&gateway, &["keys", "peppers"]);
+    assert_eq!((&counts[1]["pepper"], &counts[1]["keys"]), (&"previous".into(), &4.into()));
+    for key in &keys[..3] {
+        gateway.get("/").key(key).send().await.expect_status(200);
+    }
+    let needing_the_old = || json(&gateway, &["keys", "peppers"])[1]["keys"].clone();
+    eventually_async("the keys in use to be digested anew", async || {
+        (needing_the_old() == 1).then_some(())
+    })
+    .await;
+    let listed = json(&gateway, &["keys", "list"]);
+    let left = listed.as_array().unwrap().iter().find(|key| key["pepper"] == "previous").unwrap();
+    assert_eq!((&left["id"], &left["state"]), (&id_of(&keys[3]).into(), &"live".into()));
+    gateway.get("/").key(&keys[3]).send().await.expect_status(200);
+    eventually_async("the last key", async || (needing_the_old() == 0).then_some(())).await;
+    // What is cached here was asked for again by now, or is by the next request.
+    for key in &keys {
+        gateway.get("/").key(key).send().await.expect_status(200);
+    }
+
+    gateway.write_conf("peppers.toml", &peppers("new", ""));
+    assert_eq!(gateway.reload_and_wait().await.result, "success");
+    for key in &keys {
+        gateway.get("/").key(key).send().await.expect_status(200);
+    }
+    running.goes_on(20).await;
+    running.stop().await.expect_only(200);
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_key_is_noted_to_the_hour_and_is_no_change() {
+    let gateway = described().key("acme", "big").key("idle", "big").start().await;
+    let hour = || Clock::system().unix_time().as_secs() / 3600 * 3600;
+    let before = hour();
+    gateway.get("/").key(&gateway.key("acme")).times(3).await.expect_status(200);
+    let audited = succeed(&gateway.cli(&["audit"]));
+    let shown = eventually_async("the use of the key", async || {
+        let listed = json(&gateway, &["keys", "list", "acme"]);
+        listed[0]["last_used_at"].as_str().map(str::to_owned)
+    })
+    .await;
+    let shown = time::OffsetDateTime::parse(&shown, &time::format_description::well_known::Rfc3339);
+    let shown = u64::try_from(shown.unwrap().unix_timestamp()).unwrap();
+    assert!(shown == before || shown == hour(), "{shown}");
+    assert!(json(&gateway, &["keys", "list", "idle"])[0]["last_used_at"].is_null());
+    assert_eq!(succeed(&gateway.cli(&["audit"])), audited);
 }

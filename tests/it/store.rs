@@ -263,7 +263,7 @@ fn a_file_that_is_no_store_is_left_alone_and_named_to_commands_and_at_the_start(
                 newer.pragma_update(None, "application_id", 0x4448_4757).unwrap();
                 newer.pragma_update(None, "user_version", 99).unwrap();
             },
-            "was written by a newer gateway (its schema is 99, this gateway knows 2); run the newer \
+            "was written by a newer gateway (its schema is 99, this gateway knows 3); run the newer \
              version, or restore a backup from before the update",
         ),
     ];

@@ -9,6 +9,7 @@ use datahub_gateway::auth::{
 };
 use datahub_gateway::telemetry::Clock;
 use http::{HeaderMap, HeaderValue};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub(super) async fn writers_in_several_processes_do_not_lose_each_other<P: Place
     assert_eq!(revisions, (1..=75).collect::<Vec<_>>());
 }
 
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// The gateway follows one connection, the command line writes through another.
 pub(super) async fn a_running_gateway_hears_of_everything_within_a_second<P: Place>() {
     let lab = Lab::<P>::new(Clock::system());
@@ -117,7 +120,7 @@ pub(super) async fn a_running_gateway_hears_of_everything_within_a_second<P: Pla
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", HeaderValue::from_str(plain.reveal()).unwrap());
     let requirement = Requirement::Required { methods: vec![Method::ApiKey], scopes: Vec::new() };
-    let reason = async || match gateway.identify(&requirement, &headers).await {
+    let reason = async || match gateway.identify(&requirement, &headers, CLIENT).await {
         Ok(_) => "welcome",
         Err(denied) => denied.reason(),
     };

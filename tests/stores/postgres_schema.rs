@@ -47,8 +47,8 @@ async fn of_ten_that_migrate_at_once_one_works() {
         applied.push(run.await.unwrap());
     }
     applied.sort_unstable();
-    assert_eq!(applied, [0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
-    assert_eq!(shared().sql(&database, "SELECT count(*) FROM schema_migrations"), "3");
+    assert_eq!(applied, [0, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
+    assert_eq!(shared().sql(&database, "SELECT count(*) FROM schema_migrations"), "4");
     let store = open(&url, None, patient(), Clock::system());
     assert_eq!(migrate::plan(&store).await.unwrap(), []);
 }
@@ -59,13 +59,14 @@ async fn a_plan_changes_nothing_and_a_missing_schema_says_what_to_do() {
     let store = open(&shared().url(&database), None, patient(), Clock::system());
     let planned = migrate::plan(&store).await.unwrap();
     let planned: Vec<_> = planned.iter().map(|step| (step.version, step.name)).collect();
-    let expected = [(1, "consumers_and_keys"), (2, "plans_policies_denials"), (3, "usage")];
+    let expected =
+        [(1, "consumers_and_keys"), (2, "plans_policies_denials"), (3, "usage"), (4, "key_use")];
     assert_eq!(planned, expected);
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(shared().sql(&database, tables), "0");
 
     let message = store.check_schema().await.unwrap_err().to_string();
-    assert!(message.contains("it has no schema, this gateway needs schema 3"), "{message}");
+    assert!(message.contains("it has no schema, this gateway needs schema 4"), "{message}");
     assert!(message.contains("run `gateway migrate` once"), "{message}");
     let asked = store.consumer("alice").await.unwrap_err().to_string();
     assert!(asked.contains("run `gateway migrate` once"), "{asked}");
@@ -79,17 +80,17 @@ async fn a_schema_that_is_not_ours_is_refused() {
     let (store, database) = fresh(Clock::system());
     store.check_schema().await.unwrap();
     let sql = |sql: &str| shared().sql(&database, sql);
-    sql("DELETE FROM schema_migrations WHERE version = 3");
+    sql("DELETE FROM schema_migrations WHERE version >= 3");
     let older = store.check_schema().await.unwrap_err().to_string();
-    assert!(older.contains("its schema is 2, this gateway needs schema 3"), "{older}");
+    assert!(older.contains("its schema is 2, this gateway needs schema 4"), "{older}");
 
-    for serves in ["9", "4", "NULL"] {
+    for serves in ["9", "5", "NULL"] {
         sql(&format!("INSERT INTO schema_migrations VALUES (9, 'later', 'x', now(), {serves})"));
         for newer in
             [store.check_schema().await.unwrap_err(), migrate::apply(&store).await.unwrap_err()]
         {
             let message = newer.to_string();
-            assert!(matches!(newer, PostgresError::Newer { found: 9, known: 3, .. }), "{message}");
+            assert!(matches!(newer, PostgresError::Newer { found: 9, known: 4, .. }), "{message}");
         }
         sql("DELETE FROM schema_migrations WHERE version = 9");
     }
@@ -109,15 +110,15 @@ async fn a_later_schema_that_still_serves_us_is_one_to_start_on() {
     let (store, database) = fresh(Clock::system());
     let sql = |sql: &str| shared().sql(&database, sql);
     sql(
-        "INSERT INTO schema_migrations VALUES (4, 'wider', 'x', now(), 3), (5, 'more', 'x', now(), 2)",
+        "INSERT INTO schema_migrations VALUES (5, 'wider', 'x', now(), 4), (6, 'more', 'x', now(), 2)",
     );
     store.check_schema().await.unwrap();
     assert_eq!(migrate::plan(&store).await.unwrap(), []);
     assert_eq!(migrate::apply(&store).await.unwrap(), []);
 
-    sql("INSERT INTO schema_migrations VALUES (6, 'narrower', 'x', now(), 6)");
+    sql("INSERT INTO schema_migrations VALUES (7, 'narrower', 'x', now(), 7)");
     let newer = store.check_schema().await.unwrap_err();
-    assert!(matches!(newer, PostgresError::Newer { found: 6, known: 3, .. }), "{newer}");
+    assert!(matches!(newer, PostgresError::Newer { found: 7, known: 4, .. }), "{newer}");
 }
 
 #[tokio::test]
@@ -127,7 +128,7 @@ async fn a_list_of_migrations_from_before_they_said_whom_they_serve_is_brought_u
     sql("ALTER TABLE schema_migrations DROP COLUMN serves");
     store.check_schema().await.unwrap();
     assert_eq!(migrate::apply(&store).await.unwrap(), []);
-    assert_eq!(sql("SELECT count(*) FROM schema_migrations WHERE serves IS NULL"), "3");
+    assert_eq!(sql("SELECT count(*) FROM schema_migrations WHERE serves IS NULL"), "4");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Consumers and their keys.
 
-use crate::{ALL, Lab, Place, consumer, key, me, secs};
+use crate::{ALL, Lab, Place, consumer, key, me, networks, secs};
 use datahub_gateway::auth::api_key::KeyId;
 use datahub_gateway::auth::changes::ChangeKind;
 use datahub_gateway::auth::directory::{Answer, Source as _};
@@ -82,6 +82,10 @@ pub(super) async fn values_that_cannot_go_into_headers_are_refused<P: Place>() {
     assert!(matches!(added, Err(RegistryError::Invalid { .. })), "{added:?}");
     let many = NewKey { scopes: vec!["s".to_owned(); 65], ..key("alice").1 };
     assert!(lab.store.issue_key(&me(), many).await.is_err());
+    let nets: Vec<_> = (0..17).map(|n| format!("10.0.{n}.0/24")).collect();
+    let nets: Vec<_> = nets.iter().map(|net| &**net).collect();
+    let scattered = NewKey { addresses: networks(&nets), ..key("alice").1 };
+    assert!(lab.store.issue_key(&me(), scattered).await.is_err());
     let past = NewKey { expires_at: secs(lab.now()), ..key("alice").1 };
     assert!(lab.store.issue_key(&me(), past).await.is_err());
     assert_eq!(lab.revision().await, 1);
@@ -94,6 +98,7 @@ pub(super) async fn a_key_comes_back_as_it_was_issued<P: Place>() {
         name: Some("ci".to_owned()),
         plan: Some("pro".to_owned()),
         scopes: vec!["orders:read".to_owned(), "orders:write".to_owned()],
+        addresses: networks(&["10.0.0.0/8", "2001:db8::7/128"]),
         not_before: secs(lab.now() + 5),
         expires_at: secs(lab.now() + 50),
         ..key("alice").1
@@ -102,6 +107,9 @@ pub(super) async fn a_key_comes_back_as_it_was_issued<P: Place>() {
     let issued = lab.store.issue_key(&me(), new).await.unwrap();
     assert_eq!((&*issued.consumer, issued.name.as_deref()), ("alice", Some("ci")));
     assert_eq!(lab.store.key(issued.id).await.unwrap(), issued);
+    assert_eq!(lab.store.keys(None, ALL).await.unwrap(), [issued.clone()]);
+    assert_eq!(*issued.addresses, networks(&["10.0.0.0/8", "2001:db8::7/128"]));
+    assert_eq!(issued.last_used_at, None);
     let Answer::Known { row, revision } = lab.look_up_key(proof.id).await else {
         panic!("it was issued");
     };
@@ -116,6 +124,7 @@ pub(super) async fn a_key_comes_back_as_it_was_issued<P: Place>() {
     );
     assert_eq!((row.not_before, row.expires_at), (secs(lab.now() + 5), secs(lab.now() + 50)));
     assert_eq!(row.revoked_at, None);
+    assert_eq!(row.addresses, issued.addresses);
 
     let unknown: KeyId = "0000000000000000".parse().unwrap();
     assert!(matches!(lab.look_up_key(unknown).await, Answer::Unknown { revision: 2 }));
@@ -159,6 +168,7 @@ pub(super) async fn a_rotated_key_lives_through_the_overlap<P: Place>() {
         name: Some("ci".to_owned()),
         plan: Some("pro".to_owned()),
         scopes: vec!["read".to_owned()],
+        addresses: networks(&["192.0.2.0/24"]),
         expires_at: secs(lab.now() + 100),
         ..key("alice").1
     };
@@ -171,6 +181,7 @@ pub(super) async fn a_rotated_key_lives_through_the_overlap<P: Place>() {
     let (old, new) = lab.store.rotate_key(&me(), id, rotation(60, None)).await.unwrap();
     assert_eq!(old.expires_at, secs(lab.now() + 60));
     assert_eq!((&new.name, &new.plan, &new.scopes), (&old.name, &old.plan, &old.scopes));
+    assert_eq!(*new.addresses, networks(&["192.0.2.0/24"]));
     assert_eq!(new.expires_at, None);
 
     lab.clock.advance(Duration::from_secs(1));

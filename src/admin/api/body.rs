@@ -5,11 +5,12 @@
 
 use super::json;
 use super::problem::{Code, Fault, Problem};
-use crate::auth::registry;
+use crate::auth::{parse_network, registry};
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -153,6 +154,13 @@ pub(super) fn name(value: &Value) -> Result<String, String> {
 pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
     let items = value.as_array().ok_or_else(|| expected("a list", value))?;
     items.iter().map(name).collect()
+}
+
+/// A list of networks.
+pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, String> {
+    let items = value.as_array().ok_or_else(|| expected("a list", value))?;
+    let network = |item| parse_network(&text(item)?).map_err(|error| format!("{error}"));
+    items.iter().map(network).collect()
 }
 
 /// What is wrong with a value of another type.

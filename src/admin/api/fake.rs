@@ -1,7 +1,7 @@
 //! A store for tests: rows in maps, and a mood.
 
 use super::Ports;
-use crate::auth::api_key::KeyId;
+use crate::auth::api_key::{KeyId, PepperVersion};
 use crate::auth::audit::{Audit, AuditEntry};
 use crate::auth::denials::{Denial, Denials, NewDenial, check_denial};
 use crate::auth::documents::{Document, DocumentKind, Documents};
@@ -139,11 +139,13 @@ impl Rows {
             name: new.name.as_deref().map(Into::into),
             plan: new.plan.as_deref().map(Into::into),
             scopes: new.scopes.iter().map(|scope| scope.as_str().into()).collect(),
+            addresses: new.addresses.as_slice().into(),
             created_at: now,
             not_before: new.not_before,
             expires_at: new.expires_at,
             revoked_at: None,
             pepper: new.proof.pepper,
+            last_used_at: None,
         };
         self.keys.insert(info.id, info.clone());
         info
@@ -262,6 +264,7 @@ impl Registry for FakeStore {
             name: old.name.as_deref().map(str::to_owned),
             plan: old.plan.as_deref().map(str::to_owned),
             scopes: old.scopes.iter().map(ToString::to_string).collect(),
+            addresses: old.addresses.to_vec(),
             not_before: None,
             expires_at: rotation.expires_at,
         };
@@ -283,6 +286,15 @@ impl Registry for FakeStore {
         }
         rows.keys.insert(id, key.clone());
         Ok(key)
+    }
+
+    async fn peppers(&self) -> Done<Vec<(PepperVersion, u64)>> {
+        let (rows, now) = (self.rows().await?, self.now());
+        let mut counts = BTreeMap::new();
+        for key in rows.keys.values().filter(|key| key.is_live(now)) {
+            *counts.entry(key.pepper.as_u32()).or_default() += 1;
+        }
+        Ok(counts.into_iter().map(|(one, keys)| (PepperVersion::from_u32(one), keys)).collect())
     }
 }
 

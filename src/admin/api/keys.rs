@@ -3,13 +3,13 @@
 //! Must stay true: a plain key is in the answer to the request that made it; nobody else ever sees it.
 //! A key in a path is named by its id only, and what is not an id is not repeated.
 
-use super::body::{Members, Optional, name, names};
+use super::body::{Members, Optional, name, names, networks};
 use super::notation::{read_span, read_time, show_time};
 use super::problem::{Code, Problem};
 use super::{Api, ApiState, Name, Outcome, created, path_of, query, told};
 use super::{warn_of_unknown, with_warnings};
 use crate::auth::UnixTime;
-use crate::auth::api_key::{KeyForm, KeyId, KeyProof, PepperVersion, PlainKey};
+use crate::auth::api_key::{KeyForm, KeyId, KeyProof, PlainKey, Standing};
 use crate::auth::documents::DocumentKind;
 use crate::auth::registry::{Actor, KeyInfo, NewKey, Rotation};
 use axum::Extension;
@@ -35,12 +35,12 @@ async fn keys(api: &ApiState, uri: &Uri, consumer: Option<&str>) -> Outcome {
     let paging = query(uri, &["limit", "cursor"])?.paging(list)?;
     let rows = api.ports.registry.keys(consumer, paging.page()).await?;
     let view = View::of(api);
-    Ok(paging.told(rows, |row| row.id.to_string(), |row| show(row, view)))
+    Ok(paging.told(rows, |row| row.id.to_string(), |row| show(row, &view)))
 }
 
 pub(super) async fn one(State(api): Api, Name(id): Name) -> Outcome {
     let key = api.ports.registry.key(parse_id(&id)?).await?;
-    Ok(told(StatusCode::OK, &show(&key, View::of(&api))))
+    Ok(told(StatusCode::OK, &show(&key, &View::of(&api))))
 }
 
 pub(super) async fn issue(
@@ -53,14 +53,16 @@ pub(super) async fn issue(
     let key_name = members.take("name", name);
     let plan = members.take("plan", name);
     let scopes = members.take("scopes", names).unwrap_or_default();
+    let addresses = members.take("addresses", networks).unwrap_or_default();
     let not_before = members.take("not_before", read_time);
     let expires_at = take_end(&mut members, not_before.unwrap_or_default().max(now));
     members.finish(Some(()))?;
     let (plain, proof) = generate(&(api.key_form)())?;
-    let new = NewKey { proof, consumer, name: key_name, plan, scopes, not_before, expires_at };
+    let name = key_name;
+    let new = NewKey { proof, consumer, name, plan, scopes, addresses, not_before, expires_at };
     let issued = api.ports.registry.issue_key(&by, new).await?;
     let warnings = warnings(&api, &issued).await;
-    let shown = with_warnings(show(&issued, View::of(&api)), warnings);
+    let shown = with_warnings(show(&issued, &View::of(&api)), warnings);
     Ok(handed_over(&plain, &issued, shown))
 }
 
@@ -72,7 +74,7 @@ pub(super) async fn revoke(
 ) -> Outcome {
     members.finish(Some(()))?;
     let revoked = api.ports.registry.revoke_key(&by, parse_id(&id)?).await?;
-    Ok(told(StatusCode::OK, &show(&revoked, View::of(&api))))
+    Ok(told(StatusCode::OK, &show(&revoked, &View::of(&api))))
 }
 
 pub(super) async fn rotate(
@@ -94,9 +96,9 @@ pub(super) async fn rotate(
     let rotation = Rotation { proof, expires_at, overlap };
     let (old, new) = api.ports.registry.rotate_key(&by, id, rotation).await?;
     let view = View::of(&api);
-    let mut shown = show(&new, view);
+    let mut shown = show(&new, &view);
     if let Value::Object(members) = &mut shown {
-        members.insert("replaces".to_owned(), show(&old, view));
+        members.insert("replaces".to_owned(), show(&old, &view));
     }
     Ok(handed_over(&plain, &new, shown))
 }
@@ -158,24 +160,24 @@ async fn warnings(api: &ApiState, issued: &KeyInfo) -> Vec<String> {
 }
 
 /// What the state of a key depends on, beside the key itself.
-#[derive(Clone, Copy)]
 struct View {
     now: UnixTime,
-    pepper: PepperVersion,
+    form: KeyForm,
 }
 
 impl View {
     fn of(api: &ApiState) -> Self {
-        Self { now: UnixTime::now(&api.clock), pepper: (api.key_form)().pepper() }
+        Self { now: UnixTime::now(&api.clock), form: (api.key_form)() }
     }
 }
 
-fn state(info: &KeyInfo, View { now, pepper }: View) -> &'static str {
+fn state(info: &KeyInfo, view: &View) -> &'static str {
+    let now = view.now;
     if info.revoked_at.is_some() {
         "revoked"
     } else if !info.is_live(now) {
         "expired"
-    } else if info.pepper != pepper {
+    } else if view.form.standing(info.pepper) == Standing::Other {
         "other_pepper"
     } else if info.not_before.is_some_and(|begin| now < begin) {
         "not_yet"
@@ -184,7 +186,16 @@ fn state(info: &KeyInfo, View { now, pepper }: View) -> &'static str {
     }
 }
 
-fn show(info: &KeyInfo, view: View) -> Value {
+/// What the pepper of a key is to this gateway.
+fn pepper(info: &KeyInfo, view: &View) -> &'static str {
+    match view.form.standing(info.pepper) {
+        Standing::Current => "current",
+        Standing::Other => "other",
+        Standing::Previous => "previous",
+    }
+}
+
+fn show(info: &KeyInfo, view: &View) -> Value {
     json!({
         "id": info.id.as_str(),
         "consumer": &*info.consumer,
@@ -192,9 +203,12 @@ fn show(info: &KeyInfo, view: View) -> Value {
         "state": state(info, view),
         "plan": info.plan.as_deref(),
         "scopes": info.scopes.iter().map(|scope| &**scope).collect::<Vec<_>>(),
+        "addresses": info.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "pepper": pepper(info, view),
         "created_at": show_time(info.created_at),
         "not_before": info.not_before.map(show_time),
         "expires_at": info.expires_at.map(show_time),
         "revoked_at": info.revoked_at.map(show_time),
+        "last_used_at": info.last_used_at.map(show_time),
     })
 }

@@ -60,6 +60,7 @@ fn start_with(tokens: Vec<(String, Vec<u8>)>) -> Desk {
         environment: "test".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: vec![7; 32],
+        previous_peppers: Vec::new(),
     });
     let (rows, at) = (Arc::clone(&store), clock.clone());
     let api = Tokens::new(tokens, clock.clone()).map(|tokens| ApiState {
@@ -281,10 +282,20 @@ async fn a_key_is_shown_once_and_ends_as_told() {
     desk.post("/v1/consumers", json!({ "username": "acme", "plan": "free" })).await;
     let wanted = json!({
         "name": "billing", "plan": "pro", "scopes": ["read", "write"],
+        "addresses": ["10.0.0.0/8", "2001:db8::7"],
         "not_before": "2027-02-01T00:00:00Z", "expires_in": "1d",
     });
     let issued = desk.post("/v1/consumers/acme/keys", wanted).await;
     assert_eq!(issued.status, 201);
+    assert_eq!(issued.body["addresses"], json!(["10.0.0.0/8", "2001:db8::7/128"]));
+    assert_eq!(
+        (&issued.body["pepper"], &issued.body["last_used_at"]),
+        (&json!("current"), &json!(null))
+    );
+    let wrong = json!({ "addresses": ["10.0.0.0/8", "10.1.0.0/8"] });
+    let wrong = desk.post("/v1/consumers/acme/keys", wrong).await;
+    assert_eq!((wrong.status, wrong.pointers()), (422, vec!["/addresses"]));
+    assert!(wrong.body.to_string().contains("did you mean `10.0.0.0/8`?"), "{}", wrong.body);
     let (id, key) = (issued.body["id"].as_str().unwrap(), issued.body["key"].as_str().unwrap());
     assert!(key.contains(id));
     let path = format!("/v1/keys/{id}");

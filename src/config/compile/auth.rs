@@ -13,6 +13,9 @@ use http::HeaderName;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The most peppers that are accepted beside the one in use.
+const MOST_PREVIOUS: usize = 4;
+
 type Auth = (ApiKeys, Vec<Arc<JwtIssuer>>);
 
 pub(crate) fn compile(
@@ -44,6 +47,7 @@ pub(crate) fn compile(
         shared: postgres,
     };
     let pepper = secret(api_key.pepper.as_ref(), &what, &store, files, cx);
+    let previous = previous_peppers(&api_key.previous_peppers, pepper.as_ref(), &store, files, cx);
     let mut issuers = Vec::new();
     for draft in drafts {
         issuers.push(draft.and_then(|draft| {
@@ -59,7 +63,59 @@ pub(crate) fn compile(
     }
     let mut issuers: Vec<Arc<JwtIssuer>> = issuers.into_iter().collect::<Option<_>>()?;
     issuers.sort_by(|one, other| one.name.cmp(&other.name));
-    Some((ApiKeys { environment: environment?.0, header: header?, pepper: pepper?.0 }, issuers))
+    let api_keys = ApiKeys {
+        environment: environment?.0,
+        header: header?,
+        pepper: pepper?.0,
+        previous_peppers: previous?,
+    };
+    Some((api_keys, issuers))
+}
+
+/// The peppers beside the one in use: each another one.
+fn previous_peppers(
+    pointers: &[At<Text<Pointer>>],
+    current: Option<&Secret>,
+    store: &Path,
+    files: SecretFiles,
+    cx: &mut Context<'_>,
+) -> Option<Vec<Vec<u8>>> {
+    if let Some(surplus) = pointers.get(MOST_PREVIOUS) {
+        cx.report(
+            Diagnostic::error("there are too many previous peppers")
+                .at(surplus.span, format!("at most {MOST_PREVIOUS} are accepted"))
+                .help("`gateway keys peppers` says which of them no key needs"),
+        );
+        return None;
+    }
+    let mut peppers: Vec<Option<Secret>> = Vec::new();
+    for pointer in pointers {
+        let wanted = Wanted {
+            what: "a previous pepper of API keys",
+            variable: "",
+            name: "",
+            key: "previous_peppers",
+            binds_store: false,
+            place: pointer.span,
+            shared: false,
+        };
+        let pepper = secret(Some(pointer), &wanted, store, files, cx);
+        let twin = match &pepper {
+            Some(one) if current == Some(one) => Some("it is the pepper in use"),
+            Some(one) if peppers.iter().flatten().any(|other| other == one) => {
+                Some("it stands here already")
+            }
+            _ => None,
+        };
+        if let Some(twin) = twin {
+            let same = Diagnostic::error("a previous pepper is named twice");
+            cx.report(same.at(pointer.span, twin).help("remove one of them"));
+            peppers.push(None);
+            continue;
+        }
+        peppers.push(pepper);
+    }
+    peppers.into_iter().map(|pepper| pepper.map(|pepper| pepper.0)).collect()
 }
 
 /// The secrets of an issuer as keys.

@@ -75,6 +75,9 @@ pub(crate) struct ApiKey {
     /// env:NAME or file:PATH, at least 32 bytes. Without it, env:API_KEY_PEPPER if set, else a
     /// private file beside the store.
     pub(crate) pepper: Option<At<Text<Pointer>>>,
+    /// Peppers whose keys are accepted beside, at most 4. A key that is used is digested anew under
+    /// `pepper`; `gateway keys peppers` says when one is not needed any more.
+    pub(crate) previous_peppers: Vec<At<Text<Pointer>>>,
 }
 
 impl Default for ApiKey {
@@ -83,6 +86,7 @@ impl Default for ApiKey {
             environment: Text::default_is("live"),
             header: Text::default_is("X-API-Key"),
             pepper: None,
+            previous_peppers: Vec::new(),
         }
     }
 }

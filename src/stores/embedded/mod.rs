@@ -19,6 +19,7 @@ mod rows;
 mod schema;
 mod transaction;
 mod usage;
+mod uses;
 
 pub use error::StoreError;
 

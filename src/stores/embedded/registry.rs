@@ -3,7 +3,7 @@
 use super::Embedded;
 use super::rows::{self, stored};
 use super::transaction::{Deed, Failure, bounds};
-use crate::auth::api_key::KeyId;
+use crate::auth::api_key::{KeyId, PepperVersion};
 use crate::auth::audit;
 use crate::auth::changes::ChangeKind;
 use crate::auth::registry::{
@@ -257,6 +257,21 @@ impl Registry for Embedded {
         })
         .await
     }
+
+    async fn peppers(&self) -> Result<Vec<(PepperVersion, u64)>, RegistryError> {
+        let now = stored(UnixTime::now(&self.clock));
+        self.read(move |tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT pepper, count(*) FROM keys WHERE revoked_at IS NULL \
+                 AND (expires_at IS NULL OR expires_at > ?1) GROUP BY pepper ORDER BY pepper",
+            )?;
+            let rows = statement.query_map([now], |row| {
+                Ok((PepperVersion::from_u32(row.get(0)?), rows::unsigned(row.get(1)?)))
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
 }
 
 fn deed(action: &'static str, consumer: &Consumer, detail: Value) -> Deed {
@@ -270,9 +285,10 @@ fn key_deed(action: &'static str, key: &KeyInfo, detail: Value) -> Deed {
 
 fn insert_key(tx: &Transaction<'_>, new: &NewKey, now: UnixTime) -> Result<(), Failure> {
     let consumer = find_consumer(tx, &new.consumer)?.consumer.id;
+    let addresses: Vec<_> = new.addresses.iter().map(ToString::to_string).collect();
     tx.execute(
         "INSERT INTO keys (id, consumer, name, digest, pepper, plan, scopes, created_at, \
-         not_before, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         not_before, expires_at, addresses) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             new.proof.id.as_str(),
             consumer,
@@ -284,6 +300,7 @@ fn insert_key(tx: &Transaction<'_>, new: &NewKey, now: UnixTime) -> Result<(), F
             stored(now),
             new.not_before.map(stored),
             new.expires_at.map(stored),
+            addresses.join(" "),
         ],
     )?;
     Ok(())

@@ -3,7 +3,8 @@
 use crate::auth::api_key::{KeyDigest, KeyId, PepperVersion};
 use crate::auth::directory::KeyRecord;
 use crate::auth::registry::{ConsumerInfo, KeyInfo};
-use crate::auth::{Consumer, UnixTime};
+use crate::auth::{Consumer, UnixTime, parse_network};
+use ipnet::IpNet;
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
 use serde_json::Value;
@@ -14,10 +15,11 @@ pub(super) const CONSUMER: &str =
     "c.id, c.username, c.custom_id, c.plan, c.enabled, c.created_at, c.policies";
 /// Columns of [`key_info`].
 pub(super) const KEY: &str = "k.id, c.username, k.name, k.plan, k.scopes, k.created_at, \
-                              k.not_before, k.expires_at, k.revoked_at, k.pepper";
+                              k.not_before, k.expires_at, k.revoked_at, k.pepper, \
+                              k.addresses, k.last_used_at";
 /// Columns of [`key_record`], behind those of [`CONSUMER`].
-pub(super) const RECORD: &str =
-    "k.id, k.digest, k.pepper, k.plan, k.scopes, k.not_before, k.expires_at, k.revoked_at";
+pub(super) const RECORD: &str = "k.id, k.digest, k.pepper, k.plan, k.scopes, k.not_before, k.expires_at, \
+                                 k.revoked_at, k.addresses";
 
 /// A consumer whose columns begin at `first`.
 pub(super) fn consumer(row: &Row<'_>, first: usize) -> rusqlite::Result<Consumer> {
@@ -48,6 +50,7 @@ pub(super) fn key_record(row: &Row<'_>, first: usize) -> rusqlite::Result<KeyRec
         not_before: row.get::<_, Option<i64>>(key + 5)?.map(unix_time),
         expires_at: row.get::<_, Option<i64>>(key + 6)?.map(unix_time),
         revoked_at: row.get::<_, Option<i64>>(key + 7)?.map(unix_time),
+        addresses: networks(row, key + 8)?,
     })
 }
 
@@ -63,12 +66,25 @@ pub(super) fn key_info(row: &Row<'_>) -> rusqlite::Result<KeyInfo> {
         expires_at: row.get::<_, Option<i64>>(7)?.map(unix_time),
         revoked_at: row.get::<_, Option<i64>>(8)?.map(unix_time),
         pepper: PepperVersion::from_u32(row.get(9)?),
+        addresses: networks(row, 10)?,
+        last_used_at: row.get::<_, Option<i64>>(11)?.map(unix_time),
     })
 }
 
 fn key_id(row: &Row<'_>, column: usize) -> rusqlite::Result<KeyId> {
     let text: String = row.get(column)?;
     text.parse().map_err(|error| {
+        let error = FromSqlError::other(error);
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+    })
+}
+
+/// Networks stand in one column with spaces between them. One that cannot be read is an error: without
+/// it the key would work from elsewhere.
+fn networks(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<[IpNet]>> {
+    let text: String = row.get(column)?;
+    let networks: Result<_, _> = text.split_ascii_whitespace().map(parse_network).collect();
+    networks.map_err(|error| {
         let error = FromSqlError::other(error);
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
     })

@@ -8,7 +8,7 @@
 ///
 /// Times are seconds since 1970, except for `changes.at`, which is milliseconds; days are days since
 /// 1970. Lists of names stand in one column with spaces between them.
-pub(super) const VERSIONS: [&str; 2] = [
+pub(super) const VERSIONS: [&str; 3] = [
     "
 CREATE TABLE consumers (
     id         TEXT PRIMARY KEY,
@@ -102,5 +102,9 @@ CREATE TABLE tasks (
     task    BLOB PRIMARY KEY CHECK (length(task) = 16),
     seen_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+",
+    "
+ALTER TABLE keys ADD COLUMN addresses TEXT NOT NULL DEFAULT '';
+ALTER TABLE keys ADD COLUMN last_used_at INTEGER;
 ",
 ];

@@ -39,6 +39,7 @@ async fn issue(store: &Embedded, consumer: &str) -> KeyId {
         environment: "test".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: vec![7; 32],
+        previous_peppers: Vec::new(),
     };
     let (_, proof) = KeyForm::new(&keys).generate().unwrap();
     let new = NewKey {
@@ -47,6 +48,7 @@ async fn issue(store: &Embedded, consumer: &str) -> KeyId {
         name: None,
         plan: None,
         scopes: Vec::new(),
+        addresses: Vec::new(),
         not_before: None,
         expires_at: None,
     };
@@ -187,7 +189,7 @@ fn a_store_from_the_future_is_left_alone() {
     let (_folder, path) = folder();
     open(&path).writer.lock().pragma_update(None, "user_version", 9).unwrap();
     let message = refusal(&path);
-    assert!(message.contains("its schema is 9, this gateway knows 2"), "{message}");
+    assert!(message.contains("its schema is 9, this gateway knows 3"), "{message}");
 }
 
 #[test]

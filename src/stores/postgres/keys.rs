@@ -104,9 +104,10 @@ fn touched(key: &KeyInfo) -> (ChangeKind, String) {
 
 async fn insert(work: &Work<'_>, new: &NewKey, now: UnixTime) -> Result<(), Failure> {
     let consumer = consumers::find(work, &new.consumer).await?.consumer.id;
+    let addresses: Vec<_> = new.addresses.iter().map(ToString::to_string).collect();
     work.change(
         "INSERT INTO keys (id, consumer, name, digest, pepper, plan, scopes, created_at, \
-         not_before, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+         not_before, expires_at, addresses) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &[
             &new.proof.id.as_str(),
             &&*consumer,
@@ -118,6 +119,7 @@ async fn insert(work: &Work<'_>, new: &NewKey, now: UnixTime) -> Result<(), Fail
             &stored(now),
             &new.not_before.map(stored),
             &new.expires_at.map(stored),
+            &addresses,
         ],
     )
     .await?;

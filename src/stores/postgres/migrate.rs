@@ -23,7 +23,7 @@ use tokio_postgres::{Client, Error};
 /// The migrations, in order: number, the first schema whose gateways it serves, name, text. One that
 /// only adds what earlier gateways need not know serves what the one before it serves; one that takes
 /// away or changes what they use serves from its own number on.
-const ALL: [(i32, i32, &str, &str); 3] = [
+const ALL: [(i32, i32, &str, &str); 4] = [
     (1, 1, "consumers_and_keys", include_str!("../../../migrations/0001_consumers_and_keys.sql")),
     (
         2,
@@ -32,9 +32,10 @@ const ALL: [(i32, i32, &str, &str); 3] = [
         include_str!("../../../migrations/0002_plans_policies_denials.sql"),
     ),
     (3, 3, "usage", include_str!("../../../migrations/0003_usage.sql")),
+    (4, 3, "key_use", include_str!("../../../migrations/0004_key_use.sql")),
 ];
 /// The schema that this gateway works with.
-pub(super) const KNOWN: i32 = 3;
+pub(super) const KNOWN: i32 = 4;
 /// Of the lock that is held while migrating ("DHGW").
 const LOCK: i64 = 0x4448_4757;
 /// How long another process may hold it.

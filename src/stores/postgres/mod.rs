@@ -36,6 +36,7 @@ mod seats;
 mod settings;
 mod trust;
 mod usage;
+mod uses;
 mod vitals;
 mod work;
 mod write;

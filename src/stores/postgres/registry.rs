@@ -4,7 +4,8 @@ use super::Postgres;
 use super::consumers::{self, Add, Change, Setting};
 use super::keys::{self, Issue, Revoke, Rotate};
 use super::rows::{self, askable, bounds};
-use crate::auth::api_key::KeyId;
+use crate::auth::UnixTime;
+use crate::auth::api_key::{KeyId, PepperVersion};
 use crate::auth::registry::{
     Actor, ConsumerInfo, KeyInfo, NewConsumer, NewKey, Page, Registry, RegistryError, Rotation,
     check_name, check_policies, check_username,
@@ -133,5 +134,13 @@ impl Registry for Postgres {
 
     async fn revoke_key(&self, by: &Actor, id: KeyId) -> Result<KeyInfo, RegistryError> {
         self.write(by, Revoke(id)).await
+    }
+
+    async fn peppers(&self) -> Result<Vec<(PepperVersion, u64)>, RegistryError> {
+        let sql = "SELECT pepper, count(*) FROM keys WHERE revoked_at IS NULL \
+                   AND (expires_at IS NULL OR expires_at > $1) GROUP BY pepper ORDER BY pepper";
+        let now = rows::stored(UnixTime::now(&self.shared.clock));
+        let found = self.survey(sql.to_owned(), vec![Box::new(now)]).await?;
+        Ok(self.each(&found, |row| Ok((row.pepper(0)?, row.number(1)?)))?)
     }
 }

@@ -4,7 +4,8 @@ use super::error::PostgresError;
 use crate::auth::api_key::{KeyDigest, KeyId, PepperVersion};
 use crate::auth::directory::KeyRecord;
 use crate::auth::registry::{ConsumerInfo, KeyInfo, Page};
-use crate::auth::{Consumer, UnixTime};
+use crate::auth::{Consumer, UnixTime, parse_network};
+use ipnet::IpNet;
 use std::error::Error as _;
 use std::sync::Arc;
 use tokio_postgres::Row;
@@ -17,10 +18,11 @@ pub(super) const CONSUMER: &str =
 pub(super) const CONSUMER_COLUMNS: usize = 7;
 /// Columns of [`key_info`].
 pub(super) const KEY: &str = "k.id, c.username, k.name, k.plan, k.scopes, k.created_at, \
-                              k.not_before, k.expires_at, k.revoked_at, k.pepper";
+                              k.not_before, k.expires_at, k.revoked_at, k.pepper, \
+                              k.addresses, k.last_used_at";
 /// Columns of [`key_record`], behind those of [`CONSUMER`].
-pub(super) const RECORD: &str =
-    "k.id, k.digest, k.pepper, k.plan, k.scopes, k.not_before, k.expires_at, k.revoked_at";
+pub(super) const RECORD: &str = "k.id, k.digest, k.pepper, k.plan, k.scopes, k.not_before, k.expires_at, \
+                                 k.revoked_at, k.addresses";
 
 /// Rows of a server, so that an error says where it was met.
 #[derive(Clone, Copy)]
@@ -72,7 +74,13 @@ impl<'r> Reader<'r> {
         self.get::<&str>(column)?.parse().map_err(|_| self.odd(column))
     }
 
-    fn pepper(self, column: usize) -> Result<PepperVersion, PostgresError> {
+    /// One that cannot be read is an error: without it the key would work from elsewhere.
+    fn networks(self, column: usize) -> Result<Arc<[IpNet]>, PostgresError> {
+        let texts = self.get::<Vec<&str>>(column)?;
+        texts.into_iter().map(parse_network).collect::<Result<_, _>>().map_err(|_| self.odd(column))
+    }
+
+    pub(super) fn pepper(self, column: usize) -> Result<PepperVersion, PostgresError> {
         let stored = u32::try_from(self.get::<i64>(column)?).map_err(|_| self.odd(column))?;
         Ok(PepperVersion::from_u32(stored))
     }
@@ -132,6 +140,7 @@ pub(super) fn key_record(row: Reader<'_>, first: usize) -> Result<KeyRecord, Pos
         not_before: row.time_or_none(key + 5)?,
         expires_at: row.time_or_none(key + 6)?,
         revoked_at: row.time_or_none(key + 7)?,
+        addresses: row.networks(key + 8)?,
     })
 }
 
@@ -147,6 +156,8 @@ pub(super) fn key_info(row: Reader<'_>) -> Result<KeyInfo, PostgresError> {
         expires_at: row.time_or_none(7)?,
         revoked_at: row.time_or_none(8)?,
         pepper: row.pepper(9)?,
+        addresses: row.networks(10)?,
+        last_used_at: row.time_or_none(11)?,
     })
 }
 
