@@ -5,6 +5,7 @@
 //! they end with the request however it ends.
 
 use super::client::Client;
+use super::drain::AdmittedGuard;
 use super::passage::Passage;
 use super::pipeline::{Admission, Trail};
 use super::rejection::{BadHead, Rejection};
@@ -58,6 +59,8 @@ pub struct Exchange {
     pub received: u64,
     /// The client went away, or was cut off, before the end.
     pub aborted: bool,
+    /// One of the places that there are for requests in flight, once it has one.
+    pub admitted: Option<AdmittedGuard>,
     request_id: HeaderValue,
 }
 
@@ -78,6 +81,7 @@ impl Exchange {
             trace: TraceContext::start(false),
             received: 0,
             aborted: false,
+            admitted: None,
             request_id: HeaderValue::from_static(""),
         }
     }
@@ -98,7 +102,8 @@ impl Exchange {
     }
 
     fn trusted_request_id(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let value = headers.get(super::forward::REQUEST_ID).filter(|_| self.client.trusted)?;
+        let kept = self.client.trusted && self.snapshot.http.keeps_request_ids;
+        let value = headers.get(super::forward::REQUEST_ID).filter(|_| kept)?;
         accept_request_id(value)
     }
 
@@ -159,6 +164,12 @@ impl Exchange {
 pub fn target(session: &Session) -> Result<Target<'_>, BadHead> {
     let raw = std::str::from_utf8(session.req_header().raw_path()).map_err(|_| BadHead::Target)?;
     Ok(Target::parse(raw)?)
+}
+
+/// Whether the connection is above the cap: it is let in to be answered once.
+#[must_use]
+pub fn is_spare(session: &Session) -> bool {
+    session.digest().is_some_and(|digest| digest.proxy_digest.is_some())
 }
 
 /// An error of our own making.

@@ -325,11 +325,26 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
     for name in &edits.remove {
         headers.remove(name);
     }
+    if !edits.set.is_empty() {
+        remove_twins(headers, &edits.set);
+    }
     for (name, value) in &edits.set {
         headers.insert(name.clone(), value.clone());
     }
     for (name, value) in &edits.add {
         headers.append(name.clone(), value.clone());
+    }
+}
+
+/// What the operator says cannot be said by another spelling of its name either.
+fn remove_twins<V>(headers: &mut HeaderMap, set: &[(HeaderName, V)]) {
+    loop {
+        let twin = headers.keys().find(|name| {
+            name.as_str().contains('_')
+                && set.iter().any(|(owned, _)| *name != owned && same(name, owned))
+        });
+        let Some(twin) = twin.cloned() else { return };
+        headers.remove(twin);
     }
 }
 

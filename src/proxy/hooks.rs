@@ -4,6 +4,7 @@
 //! upstream, `reply.rs` answers, `account.rs` records.
 
 use super::account;
+use super::complaint::Complaint;
 use super::drain::Drain;
 use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub drain: Arc<Drain>,
     /// Where records go.
     pub access_log: AccessLog,
+    /// That there are too many requests.
+    pub overloaded: Complaint,
 }
 
 /// What becomes of a request.
@@ -68,6 +71,7 @@ impl Gateway {
         {
             return Ok(Verdict::Health);
         }
+        self.admit(session, ctx)?;
         let decided = pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail).await;
         let outcome = match &decided {
             Ok(Decision::Admit(_)) => Some(Outcome::Admitted),
@@ -78,6 +82,19 @@ impl Gateway {
             account::count_usage(ctx, outcome, &self.parts);
         }
         decided.map(Verdict::Decided)
+    }
+
+    /// Finds a place for a request among those in flight; on a spare connection there is none.
+    fn admit(&self, session: &Session, ctx: &mut Exchange) -> Result<(), Rejection> {
+        let max = ctx.snapshot.http.max_requests;
+        if !exchange::is_spare(session) {
+            ctx.admitted = self.drain.admit(max);
+            if ctx.admitted.is_none() && self.overloaded.is_due() {
+                log::error!(max_requests = max;
+                    "too many requests are in flight, those above http.max_requests get 503: is an upstream slow?");
+            }
+        }
+        if ctx.admitted.is_some() { Ok(()) } else { Err(Rejection::Overloaded) }
     }
 
     /// Runs what was decided; whether the request is answered with that.
@@ -138,6 +155,9 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
         forward::forget_spelling(session.req_header_mut());
         ctx.meet(session);
+        if exchange::is_spare(session) {
+            session.set_keepalive(None);
+        }
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
             Ok(Verdict::Health) => {

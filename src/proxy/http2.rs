@@ -72,7 +72,7 @@ impl Http2 {
         let digest = Arc::new(Digest {
             ssl_digest: stream.get_ssl_digest(),
             timing_digest: Vec::new(),
-            proxy_digest: None,
+            proxy_digest: stream.get_proxy_digest(),
             socket_digest: stream.get_socket_digest(),
         });
         let mut options = default_h2_options();
@@ -96,6 +96,10 @@ impl Http2 {
             };
             tokio::select! {
                 biased;
+                () = async {}, if heard && !dismissed && limits.spare => {
+                    connection.graceful_shutdown();
+                    dismissed = true;
+                }
                 () = &mut ending, if heard && !dismissed => {
                     connection.graceful_shutdown();
                     dismissed = true;

@@ -21,6 +21,7 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
+use pingora_http::ResponseHeader;
 use std::fmt::Debug;
 use std::io;
 use std::mem::MaybeUninit;
@@ -71,6 +72,7 @@ pub struct ClientStream<T: Transport> {
     digest: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
     http2: bool,
+    spare: bool,
 }
 
 impl ClientStream<TcpStream> {
@@ -109,7 +111,15 @@ impl<T: Transport> ClientStream<T> {
             digest,
             tls,
             http2,
+            spare: false,
         }
+    }
+
+    /// The same, above the cap on connections or not: whoever reads a request of it can tell.
+    #[must_use]
+    pub fn spare(mut self, spare: bool) -> Self {
+        self.spare = spare;
+        self
     }
 
     /// What limits reading from this connection.
@@ -312,8 +322,10 @@ impl<T: Transport> GetTimingDigest for ClientStream<T> {
 }
 
 impl<T: Transport> GetProxyDigest for ClientStream<T> {
+    // No proxy is spoken through: it is the one word about a connection that Pingora passes on.
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        let nothing = || ResponseHeader::from(http::Response::new(()).into_parts().0);
+        self.spare.then(|| Arc::new(ProxyDigest::new(Box::new(nothing()), None)))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::auth::{Directory, RemoteKeySets, TokenCache};
 use crate::config::{self, Config, Loaded, SecretFiles};
 use crate::limits::Limiter;
 use crate::limits::usage::UsageLog;
+use crate::proxy::complaint::Complaint;
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
@@ -322,6 +323,7 @@ impl Process {
             parts: self.parts.clone(),
             drain: Arc::clone(&self.drain),
             access_log: self.access_log.clone(),
+            overloaded: Complaint::default(),
         };
         let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
         move || {

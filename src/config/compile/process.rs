@@ -183,6 +183,7 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
                 .help("lower `max_target` or raise `max_head`"),
         );
     }
+    let handshake_timeout = cx.bounded(&file.handshake_timeout, SHORTEST, HOUR);
     let head_timeout = cx.bounded(&file.head_timeout, SHORTEST, HOUR);
     let idle_timeout = cx.bounded(&file.idle_timeout, SHORTEST, HOUR);
     let body_timeout = cx.bounded(&file.body_timeout, SHORTEST, HOUR);
@@ -193,11 +194,16 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
         max_head: usize::try_from(max_head?.0).ok()?,
         max_headers: usize::try_from(file.max_headers.value).ok()?,
         max_target: usize::try_from(max_target?.0).ok()?,
+        handshake_timeout: handshake_timeout?,
         head_timeout: head_timeout?,
         idle_timeout: idle_timeout?,
         body_timeout: body_timeout?,
         write_timeout: write_timeout?,
         max_connections: usize::try_from(file.max_connections.value).ok()?,
+        max_connections_per_address: usize::try_from(file.max_connections_per_address.value)
+            .ok()?,
+        max_requests: usize::try_from(file.max_requests.value).ok()?,
+        keeps_request_ids: file.request_ids.value == schema::RequestIds::Trusted,
         trusted_proxies: trusted_proxies?,
     })
 }
