@@ -24,6 +24,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 fn builder(origin: &Origin) -> Builder {
     let times = r#"
         [http]
+        handshake_timeout = "1s"
         head_timeout = "1s"
         idle_timeout = "1s"
         body_timeout = "1s"
@@ -293,34 +294,6 @@ async fn an_http2_connection_that_says_nothing_is_closed() {
     http2.get("/").send().await.expect_status(200);
     expect_deserted(&gateway).await;
     http2.get("/").send().await.expect_status(200);
-}
-
-#[tokio::test]
-async fn connections_have_a_number_and_refusing_them_is_counted() {
-    let origin = Origin::start().await;
-    let limits = "[http]\nmax_connections = 3\nidle_timeout = \"30s\"";
-    let gateway = builder(&origin).toml(limits).start().await;
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        let mut client = RawClient::connect(gateway.address()).await;
-        client.exchange(GET).await;
-        held.push(client);
-    }
-    for _ in 0..5 {
-        RawClient::connect(gateway.address()).await.expect_closed().await;
-    }
-    let refused = [("reason", "max_connections")];
-    gateway.metric_is("connections_refused_total", &refused, 5.0).await;
-    // Who was there is served as before, and a place that is left is free again.
-    for client in &mut held {
-        assert_eq!(client.exchange(GET).await.status(), 200);
-    }
-    held.pop();
-    eventually_async("a free place", async || {
-        let answer = Client::new(gateway.address()).get("/").try_send().await;
-        answer.is_ok_and(|answer| answer.status == 200).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
