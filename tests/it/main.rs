@@ -25,6 +25,8 @@ mod draining;
 #[cfg(test)]
 mod driven;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod forwarding;
@@ -44,6 +46,8 @@ mod listeners;
 mod multiplexed;
 #[cfg(test)]
 mod observing;
+#[cfg(test)]
+mod own_names;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Clients that take their time, by accident or by intent, cost a bounded time and nobody else.
 
-use crate::support::client::Client;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::load::Load;
 use crate::support::origin::{Behaviour, Origin, Reply};

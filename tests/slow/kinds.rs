@@ -86,13 +86,8 @@ async fn linger(kind: Kind, address: SocketAddr) -> (Duration, String) {
 }
 
 async fn start(origin: &Origin, timeout: &str) -> Gateway {
-    let timeouts = [
-        "handshake_timeout",
-        "head_timeout",
-        "idle_timeout",
-        "body_timeout",
-        "write_timeout",
-    ];
+    let timeouts =
+        ["handshake_timeout", "head_timeout", "idle_timeout", "body_timeout", "write_timeout"];
     let mut http = "[http]\nmax_connections_per_address = 10000\n".to_owned();
     for name in timeouts {
         let value = if name == timeout { format!("{TIMEOUT:?}") } else { FAR.to_owned() };

@@ -57,10 +57,7 @@ async fn who_is_one_too_many_is_told_within_ten_milliseconds_and_health_goes_on(
     let excess = [
         ("kept", Load::on(gateway.address()).connections(20).rate(200).start()),
         ("new", Load::on(gateway.address()).fresh().connections(10).rate(50).start()),
-        (
-            "HTTP/2",
-            Load::on(gateway.listener("secure")).http2(gateway.trust()).rate(100).start(),
-        ),
+        ("HTTP/2", Load::on(gateway.listener("secure")).http2(gateway.trust()).rate(100).start()),
     ];
     let health = Load::on(gateway.address()).get("/health").rate(20).start();
     let new_health = Load::on(gateway.address()).get("/health").fresh().rate(20).start();
@@ -127,8 +124,10 @@ async fn the_connection_of_who_is_refused_stays_and_its_next_request_may_pass() 
     assert!(refused.headers.contains_key("retry-after"));
     assert_eq!(http2.get("/health", &[]).await.status, 200);
     drop(held);
-    eventually_async("the place", async || (client.exchange(GET).await.status() == 200).then_some(()))
-        .await;
+    eventually_async("the place", async || {
+        (client.exchange(GET).await.status() == 200).then_some(())
+    })
+    .await;
     assert_eq!(http2.get("/", &[]).await.status, 200);
     let metrics = gateway.metrics().await;
     assert!(metrics.sum("heads_refused_total", &[("code", "overloaded")]) >= 4.0);
