@@ -121,6 +121,7 @@ impl Gateway {
                     body: !session.as_downstream_mut().is_body_empty(),
                     upgrade: hop::is_websocket(session.req_header()),
                     patience: ctx.snapshot.http.body_timeout,
+                    multiplexed: matches!(session.as_downstream(), ServerSession::H2(_)),
                 };
                 let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
                 ctx.stage = Stage::Passing(Box::new(passage));
@@ -278,7 +279,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_informational() && response.status.as_u16() != 101 {
-            ctx.passage().into_iter().for_each(Passage::informed);
+            ctx.passage().into_iter().for_each(|passage| passage.informed(&self.parts.clock));
             return Ok(());
         }
         if self.drain.begun() {
