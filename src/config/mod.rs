@@ -139,6 +139,8 @@ pub struct Http {
     pub max_connections_per_address: usize,
     /// Requests in flight (503 above).
     pub max_requests: usize,
+    /// Bytes in memory above which requests get 503; `None` goes by the cgroup.
+    pub max_memory: Option<u64>,
     /// Whether the request id of a trusted proxy is kept.
     pub keeps_request_ids: bool,
     /// Peers whose `X-Forwarded-For` and request ids are believed.

@@ -10,7 +10,25 @@
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Whether memory is short: then nobody new is let on, and who does not read has little time.
+#[derive(Debug, Default)]
+pub struct Pressure(AtomicBool);
+
+impl Pressure {
+    /// Says so; whether that is new.
+    pub fn set(&self, on: bool) -> bool {
+        self.0.swap(on, Ordering::Relaxed) != on
+    }
+
+    /// Whether it is so.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Connections above the cap that are heard once.
 pub const SPARE: usize = 256;
@@ -70,6 +88,7 @@ pub(super) struct Crowd {
     connections: AtomicUsize,
     origins: Mutex<HashMap<Origin, usize>>,
     requests: AtomicUsize,
+    pub(super) pressure: Arc<Pressure>,
 }
 
 impl Crowd {
@@ -119,7 +138,8 @@ impl Crowd {
 
     /// Lets a request in, until [`Crowd::finish`]; whether it may.
     pub(super) fn begin(&self, max: usize) -> bool {
-        let admitted = self.requests.fetch_add(1, Ordering::Relaxed) < max;
+        let others = self.requests.fetch_add(1, Ordering::Relaxed);
+        let admitted = others < max && !self.pressure.is_on();
         if !admitted {
             self.finish();
         }
@@ -208,5 +228,10 @@ mod tests {
         assert!(!crowd.begin(2) && !crowd.begin(2));
         crowd.finish();
         assert!(crowd.begin(2) && !crowd.begin(2));
+        crowd.finish();
+        assert!(crowd.pressure.set(true) && !crowd.pressure.set(true));
+        assert!(!crowd.begin(2));
+        crowd.pressure.set(false);
+        assert!(crowd.begin(2));
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that must know of the shutdown asks here: the accept loops, waiting connections,
 //! responses (`Connection: close`), `/health` and `/readyz`.
 
-use super::crowd::{Comer, Crowd, Full, Place};
+use super::crowd::{Comer, Crowd, Full, Place, Pressure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
@@ -100,6 +100,12 @@ impl Drain {
     pub fn connection(self: &Arc<Self>, comer: &Comer) -> Result<ConnectionGuard, Full> {
         let place = self.crowd.enter(comer)?;
         Ok(ConnectionGuard { drain: Arc::clone(self), place })
+    }
+
+    /// Whether memory is short.
+    #[must_use]
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.crowd.pressure
     }
 
     /// Lets a request go on to be decided, until the guard is dropped; `None` at `max`.

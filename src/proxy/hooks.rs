@@ -90,7 +90,8 @@ impl Gateway {
         if !exchange::is_spare(session) {
             ctx.admitted = self.drain.admit(max);
             if ctx.admitted.is_none() && self.overloaded.is_due() {
-                log::error!(max_requests = max;
+                let short = self.drain.pressure().is_on();
+                log::error!(max_requests = max, memory_is_short = short;
                     "too many requests are in flight, those above http.max_requests get 503: is an upstream slow?");
             }
         }

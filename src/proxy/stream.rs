@@ -11,6 +11,7 @@
 //! Must stay true: an idle connection holds at most 2 KiB here, and of a request that was sent ahead
 //! at most 1 KiB.
 
+use super::crowd::Pressure;
 use super::gate::Gate;
 use super::stall::Stall;
 use async_trait::async_trait;
@@ -119,6 +120,13 @@ impl<T: Transport> ClientStream<T> {
     #[must_use]
     pub fn spare(mut self, spare: bool) -> Self {
         self.spare = spare;
+        self
+    }
+
+    /// The same, giving up sooner who does not read while memory is short.
+    #[must_use]
+    pub fn under(mut self, pressure: &Arc<Pressure>) -> Self {
+        self.stall.under(pressure);
         self
     }
 
@@ -343,6 +351,18 @@ mod tests {
     use tokio::time::Instant;
 
     const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn while_memory_is_short_who_does_not_read_is_given_up_sooner() {
+        let (mut ours, client) = pair().await;
+        let pressure = Arc::<Pressure>::default();
+        pressure.set(true);
+        ours = ours.under(&pressure);
+        let (body, began) = (vec![b'x'; 1 << 20], Instant::now());
+        while ours.write_all(&body).await.is_ok() {}
+        assert!(began.elapsed() < PATIENCE / 2);
+        drop(client);
+    }
 
     async fn pair() -> (ClientStream<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -206,15 +206,15 @@ impl Door {
 
     async fn serve(&self, tcp: TcpStream, limits: ConnectionLimits) {
         let mut waits = Waits::new(&self.serving.drain);
-        let patience = limits.write_timeout;
+        let (patience, pressure) = (limits.write_timeout, self.serving.drain.pressure());
         let Some(tls) = &self.tls else {
-            let stream = ClientStream::plain(tcp, patience).spare(limits.spare);
+            let stream = ClientStream::plain(tcp, patience).under(pressure).spare(limits.spare);
             return self.connections.serve(stream, waits, limits).await;
         };
         let handshake = Instant::now() + limits.handshake_timeout;
         match waits.within(handshake, tls.accept(tcp)).await {
             Some(Ok(io)) => {
-                let stream = ClientStream::tls(io, patience).spare(limits.spare);
+                let stream = ClientStream::tls(io, patience).under(pressure).spare(limits.spare);
                 self.connections.serve(stream, waits, limits).await;
             }
             Some(Err(error)) => {

@@ -128,6 +128,8 @@ async fn serve(
     process.follow_store(&mut tasks);
     process.probe(&mut tasks);
     process.fetch_keys(&mut tasks).await;
+    let (live, drain) = (Arc::clone(&process.live), Arc::clone(&process.drain));
+    tasks.spawn(runtime::watch_memory(live, drain));
     let reload = Reload::new(
         options.conf.clone(),
         fixed,

@@ -188,6 +188,8 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
     let idle_timeout = cx.bounded(&file.idle_timeout, SHORTEST, HOUR);
     let body_timeout = cx.bounded(&file.body_timeout, SHORTEST, HOUR);
     let write_timeout = cx.bounded(&file.write_timeout, SHORTEST, HOUR);
+    let (least, most) = (ByteSize(64 << 20), ByteSize(1 << 40));
+    let max_memory = file.max_memory.as_ref().map(|at| cx.bounded(at, least, most));
     let trusted_proxies = cx.read_set(&file.trusted_proxies, "network");
     warn_of_trust(&file.trusted_proxies, cx);
     Some(Http {
@@ -203,6 +205,10 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
         max_connections_per_address: usize::try_from(file.max_connections_per_address.value)
             .ok()?,
         max_requests: usize::try_from(file.max_requests.value).ok()?,
+        max_memory: match max_memory {
+            Some(bytes) => Some(bytes?.0),
+            None => None,
+        },
         keeps_request_ids: file.request_ids.value == schema::RequestIds::Trusted,
         trusted_proxies: trusted_proxies?,
     })

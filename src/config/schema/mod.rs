@@ -159,6 +159,8 @@ pub(crate) struct Http {
     /// Requests in flight, streams and WebSockets among them; 503 above.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) max_requests: At<u32>,
+    /// Memory of the process above which requests get 503; without it, 90 % of what the cgroup grants.
+    pub(crate) max_memory: Option<At<Text<ByteSize>>>,
     /// Whose X-Request-Id a request keeps.
     pub(crate) request_ids: At<RequestIds>,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
@@ -179,6 +181,7 @@ impl Default for Http {
             max_connections: At::default_is(20_000),
             max_connections_per_address: At::default_is(2_000),
             max_requests: At::default_is(10_000),
+            max_memory: None,
             request_ids: At::default_is(RequestIds::Trusted),
             trusted_proxies: Vec::new(),
         }
