@@ -125,7 +125,9 @@ fn expect_unharmed(kind: &str, alone: &Summary, beside: &Summary, control: &Summ
     println!("{text}");
     // Tests of other crates, or builds, may have the machine's two processors.
     let busy = p99(alone) * 3 + p99(control) * 3;
-    assert!(p99(beside) <= sized(P99.max(busy), P99), "{text}");
+    let most = |usual: Duration| sized(usual.max(busy), P99);
+    assert!(beside.percentile(0.9) <= most(P99), "{text}");
+    assert!(p99(beside) <= most(10 * P99), "{text}");
 }
 
 /// Waits until nobody but the honest is left.
@@ -148,10 +150,11 @@ async fn crowd(kind: Kind) {
     let mut slow = JoinSet::new();
     for number in 0..CLIENTS {
         slow.spawn(linger(kind, address));
-        if number % 20 == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if number % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(8)).await;
         }
     }
+    let all_there = beside.elapsed();
     let mut kept = Vec::new();
     while let Some(ended) = soon("the slow ones to end", slow.join_next()).await {
         let (span, told) = ended.unwrap();
@@ -169,6 +172,8 @@ async fn crowd(kind: Kind) {
     // A drip is needed to see that a body comes too slowly.
     assert!(median < TIMEOUT + 2 * kind.every, "too late: {median:?}");
     assert!(last < TIMEOUT * 2 + 2 * kind.every, "too late: {last:?}");
+    beside.expect_only(200);
+    let beside = beside.between(all_there, Duration::MAX);
     expect_unharmed(kind.name, &alone, &beside, &control);
     expect_deserted(&gateway).await;
     let metrics = gateway.metrics().await;

@@ -37,7 +37,9 @@ fn expect_within(what: &str, it: &Summary, share: f64, bound: Duration, control:
     let (took, beside) = (it.percentile(share), control.percentile(0.99));
     let text = format!("{what}: {took:?} at {share}, p99 past the gateway {beside:?}");
     println!("{text}");
-    assert!(took <= bound + sized(beside * 3, Duration::ZERO), "{text}");
+    // Tests of other crates, or builds, may have the machine's two processors.
+    let busy = if share > 0.9 { Duration::from_millis(500) } else { Duration::ZERO };
+    assert!(took <= bound + sized(beside * 3 + busy, Duration::ZERO), "{text}");
 }
 
 #[tokio::test]
@@ -80,10 +82,11 @@ async fn who_is_one_too_many_is_told_within_ten_milliseconds_and_health_goes_on(
             let it = it.between(Duration::from_millis(500), Duration::MAX);
             let ten = Duration::from_millis(10);
             expect_within(name, &it, 0.5, ten, &control);
-            expect_within(name, &it, 0.99, sized(5 * ten, ten), &control);
+            expect_within(name, &it, 0.99, ten, &control);
         }
         for (name, it) in &well {
             it.expect_only(200);
+            expect_within(name, it, 0.9, Duration::from_millis(50), &control);
             expect_within(name, it, 0.99, Duration::from_millis(50), &control);
         }
         control
@@ -165,7 +168,7 @@ async fn calls_are_refused_in_their_own_words_and_streams_count() {
 }
 
 #[tokio::test]
-async fn twice_what_can_be_done_does_not_keep_it_from_being_done() {
+async fn thrice_what_can_be_done_does_not_keep_it_from_being_done() {
     const PLACES: usize = 10;
     let _turn = turn::mine().await;
     let origin = Origin::start().await;
@@ -175,13 +178,14 @@ async fn twice_what_can_be_done_does_not_keep_it_from_being_done() {
     let at_most = Load::on(gateway.address()).connections(PLACES).rate(1_000);
     let best = at_most.run(span).await;
     best.expect_only(200);
-    let load = Load::on(gateway.address()).connections(50).rate(200);
+    let load = Load::on(gateway.address()).connections(60).rate(300);
     let over = load.run(span).await;
     let good = |summary: &Summary| summary.statuses().get(&200).copied().unwrap_or(0);
-    println!("{} of {} with twice the load, {} at best", good(&over), over.total(), good(&best));
+    println!("{} of {} with thrice the load, {} at best", good(&over), over.total(), good(&best));
     assert!(over.failures().is_empty(), "{over:?}");
     assert_eq!(over.statuses().keys().copied().collect::<Vec<_>>(), [200, 503]);
-    assert!(good(&over) * 10 >= good(&best) * 9, "{} < 90 % of {}", good(&over), good(&best));
+    let share = sized(80, 90);
+    assert!(good(&over) * 100 >= good(&best) * share, "{} of {}", good(&over), good(&best));
 }
 
 #[tokio::test]
@@ -252,6 +256,7 @@ async fn health_is_answered_in_time_while_connections_storm_in() {
     expect_within("refused", &storm, 0.5, Duration::from_millis(10), &control);
     for (name, it) in [("/health", health), ("/metrics", metrics)] {
         it.expect_only(200);
+        expect_within(name, &it, 0.9, Duration::from_millis(50), &control);
         expect_within(name, &it, 0.99, Duration::from_millis(50), &control);
     }
     for client in &mut held {
