@@ -140,6 +140,8 @@ pub struct Http {
     pub max_headers: usize,
     /// Bytes of a request target (414 above).
     pub max_target: usize,
+    /// From the beginning of a TLS handshake to its end.
+    pub handshake_timeout: Duration,
     /// From the first byte of a head to its last.
     pub head_timeout: Duration,
     /// How long a connection may wait for its next request.
@@ -150,6 +152,14 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Open connections, all listeners together.
     pub max_connections: usize,
+    /// Open connections of one address; trusted proxies have no such limit.
+    pub max_connections_per_address: usize,
+    /// Requests in flight (503 above).
+    pub max_requests: usize,
+    /// Bytes in memory above which requests get 503; `None` goes by the cgroup.
+    pub max_memory: Option<u64>,
+    /// Whether the request id of a trusted proxy is kept.
+    pub keeps_request_ids: bool,
     /// Peers whose `X-Forwarded-For` and request ids are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether `X-RateLimit-*` are sent beside `RateLimit`.

@@ -41,6 +41,8 @@ use tokio::time::Instant;
 pub struct ConnectionLimits {
     /// Caps on a head.
     pub head: HeadCaps,
+    /// A TLS handshake.
+    pub handshake_timeout: Duration,
     /// From a head's first byte to its last.
     pub head_timeout: Duration,
     /// Between two requests.
@@ -49,6 +51,8 @@ pub struct ConnectionLimits {
     pub body_timeout: Duration,
     /// A client that does not read.
     pub write_timeout: Duration,
+    /// Above the cap on connections: there is one answer, and then it is over.
+    pub spare: bool,
 }
 
 /// How long bytes nobody will read are thrown away, so that the refusal arrives.

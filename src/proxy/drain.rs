@@ -3,6 +3,7 @@
 //! Everything that must know of the shutdown asks here: the accept loops, waiting connections,
 //! responses (`Connection: close`), `/health` and `/readyz`.
 
+use super::crowd::{Comer, Crowd, Full, Place, Pressure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
@@ -26,7 +27,7 @@ pub struct Drain {
     /// each clone learns of a shutdown that began before it was made.
     shutdown: (watch::Sender<bool>, watch::Receiver<bool>),
     doors: AtomicUsize,
-    connections: AtomicUsize,
+    crowd: Crowd,
     requests: AtomicUsize,
     changed: Notify,
 }
@@ -39,7 +40,7 @@ impl Drain {
             phase: watch::Sender::new(Phase::Running),
             shutdown: watch::channel(false),
             doors: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            crowd: Crowd::default(),
             requests: AtomicUsize::new(0),
             changed: Notify::new(),
         })
@@ -92,13 +93,25 @@ impl Drain {
         DoorGuard(Arc::clone(self))
     }
 
-    /// Counts a connection until the guard is dropped; `None` at `max`.
-    pub fn connection(self: &Arc<Self>, max: usize) -> Option<ConnectionGuard> {
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= max {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(ConnectionGuard(Arc::clone(self)))
+    /// Lets a connection in, until the guard is dropped.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn connection(self: &Arc<Self>, comer: &Comer) -> Result<ConnectionGuard, Full> {
+        let place = self.crowd.enter(comer)?;
+        Ok(ConnectionGuard { drain: Arc::clone(self), place })
+    }
+
+    /// Whether memory is short.
+    #[must_use]
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.crowd.pressure
+    }
+
+    /// Lets a request go on to be decided, until the guard is dropped; `None` at `max`.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, max: usize) -> Option<AdmittedGuard> {
+        self.crowd.begin(max).then(|| AdmittedGuard(Arc::clone(self)))
     }
 
     /// Counts a request until the guard is dropped.
@@ -111,7 +124,7 @@ impl Drain {
     /// Open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.crowd.connections()
     }
 
     /// Requests in flight.
@@ -153,12 +166,33 @@ impl Drop for DoorGuard {
 
 /// One open connection.
 #[derive(Debug)]
-pub struct ConnectionGuard(Arc<Drain>);
+pub struct ConnectionGuard {
+    drain: Arc<Drain>,
+    place: Place,
+}
+
+impl ConnectionGuard {
+    /// Whether the connection is above the cap, and only let in to be told so.
+    #[must_use]
+    pub const fn is_spare(&self) -> bool {
+        self.place.spare
+    }
+}
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.departed();
+        self.drain.crowd.leave(&self.place);
+        self.drain.departed();
+    }
+}
+
+/// One request that takes up one of the places there are.
+#[derive(Debug)]
+pub struct AdmittedGuard(Arc<Drain>);
+
+impl Drop for AdmittedGuard {
+    fn drop(&mut self) {
+        self.0.crowd.finish();
     }
 }
 
@@ -180,8 +214,10 @@ mod tests {
     #[tokio::test]
     async fn idle_is_reached_when_the_last_guard_goes() {
         let drain = Drain::new();
-        let connection = drain.connection(1).unwrap();
-        assert!(drain.connection(1).is_none(), "the cap holds");
+        let address = "192.0.2.1".parse().unwrap();
+        let comer = Comer { address, trusted: false, max: 1, max_per_address: 1 };
+        let connection = drain.connection(&comer).unwrap();
+        assert_eq!(drain.connection(&comer).unwrap_err(), Full::Address, "the cap holds");
         let request = drain.request();
         drain.advance(Phase::Closing);
         drain.advance(Phase::Announcing);

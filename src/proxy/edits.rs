@@ -4,9 +4,10 @@
 //! side said under that name; no computed value is longer than [`COMPUTED`].
 
 use super::exchange::{self, Exchange};
+use super::forward::same;
 use crate::expressions::Facts;
 use crate::routing::{FieldValue, HeaderEdits};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_proxy::Session;
 
 /// Applies edits of the route of `exchange`.
@@ -29,6 +30,9 @@ fn edit(headers: &mut HeaderMap, edits: &HeaderEdits, facts: Option<&Facts<'_>>)
     for name in &edits.remove {
         headers.remove(name);
     }
+    if !edits.set.is_empty() {
+        remove_twins(headers, &edits.set);
+    }
     for (name, value) in &edits.set {
         match value_of(value, facts) {
             Some(value) => headers.insert(name.clone(), value),
@@ -40,6 +44,18 @@ fn edit(headers: &mut HeaderMap, edits: &HeaderEdits, facts: Option<&Facts<'_>>)
         if let Some(value) = value_of(value, facts) {
             headers.append(name.clone(), value);
         }
+    }
+}
+
+/// What the operator says cannot be said by another spelling of its name either.
+fn remove_twins(headers: &mut HeaderMap, set: &[(HeaderName, FieldValue)]) {
+    loop {
+        let twin = headers.keys().find(|name| {
+            name.as_str().contains('_')
+                && set.iter().any(|(owned, _)| *name != owned && same(name, owned))
+        });
+        let Some(twin) = twin.cloned() else { return };
+        headers.remove(twin);
     }
 }
 

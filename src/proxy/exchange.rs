@@ -5,6 +5,7 @@
 //! they end with the request however it ends.
 
 use super::client::Client;
+use super::drain::AdmittedGuard;
 use super::head::Head;
 use super::passage::Passage;
 use super::pipeline::{Admission, Trail};
@@ -60,6 +61,8 @@ pub struct Exchange {
     pub received: u64,
     /// The client went away, or was cut off, before the end.
     pub aborted: bool,
+    /// One of the places that there are for requests in flight, once it has one.
+    pub admitted: Option<AdmittedGuard>,
     request_id: HeaderValue,
 }
 
@@ -80,6 +83,7 @@ impl Exchange {
             trace: TraceContext::start(false),
             received: 0,
             aborted: false,
+            admitted: None,
             request_id: HeaderValue::from_static(""),
         }
     }
@@ -100,7 +104,8 @@ impl Exchange {
     }
 
     fn trusted_request_id(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let value = headers.get(super::forward::REQUEST_ID).filter(|_| self.client.trusted)?;
+        let kept = self.client.trusted && self.snapshot.http.keeps_request_ids;
+        let value = headers.get(super::forward::REQUEST_ID).filter(|_| kept)?;
         accept_request_id(value)
     }
 

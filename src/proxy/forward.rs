@@ -139,7 +139,7 @@ fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
 }
 
 /// Whether a server could read `name` as `owned`; names are lower case already.
-fn same(name: &HeaderName, owned: &HeaderName) -> bool {
+pub(super) fn same(name: &HeaderName, owned: &HeaderName) -> bool {
     alike(name.as_str().as_bytes(), owned.as_str().as_bytes())
 }
 

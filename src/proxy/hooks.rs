@@ -4,6 +4,7 @@
 //! upstream, `reply.rs` answers, `account.rs` records.
 
 use super::account;
+use super::complaint::Complaint;
 use super::drain::Drain;
 use super::edits;
 use super::exchange::{self, Exchange, Stage, internal};
@@ -48,6 +49,8 @@ pub struct Gateway {
     pub drain: Arc<Drain>,
     /// Where records go.
     pub access_log: AccessLog,
+    /// That there are too many requests.
+    pub overloaded: Complaint,
 }
 
 /// What becomes of a request.
@@ -72,6 +75,7 @@ impl Gateway {
         {
             return Ok(Verdict::Health);
         }
+        self.admit(session, ctx)?;
         let decided = pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail).await;
         let outcome = match &decided {
             Ok(Decision::Admit(_)) => Some(Outcome::Admitted),
@@ -82,6 +86,20 @@ impl Gateway {
             account::count_usage(ctx, outcome, &self.parts);
         }
         decided.map(Verdict::Decided)
+    }
+
+    /// Finds a place for a request among those in flight; on a spare connection there is none.
+    fn admit(&self, session: &Session, ctx: &mut Exchange) -> Result<(), Rejection> {
+        let max = ctx.snapshot.http.max_requests;
+        if !stream::is_spare(session) {
+            ctx.admitted = self.drain.admit(max);
+            if ctx.admitted.is_none() && self.overloaded.is_due() {
+                let short = self.drain.pressure().is_on();
+                log::error!(max_requests = max, memory_is_short = short;
+                    "too many requests are in flight, those above http.max_requests get 503: is an upstream slow?");
+            }
+        }
+        if ctx.admitted.is_some() { Ok(()) } else { Err(Rejection::Overloaded) }
     }
 
     /// Runs what was decided; whether the request is answered with that.
@@ -108,6 +126,7 @@ impl Gateway {
                     body: !session.as_downstream_mut().is_body_empty(),
                     upgrade: hop::is_websocket(session.req_header()),
                     patience: ctx.snapshot.http.body_timeout,
+                    multiplexed: matches!(session.as_downstream(), ServerSession::H2(_)),
                 };
                 let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
                 ctx.stage = Stage::Passing(Box::new(passage));
@@ -142,6 +161,9 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
         forward::forget_spelling(session.req_header_mut());
         ctx.meet(session);
+        if stream::is_spare(session) {
+            session.set_keepalive(None);
+        }
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
             Ok(Verdict::Health) => {
@@ -262,7 +284,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_informational() && response.status.as_u16() != 101 {
-            ctx.passage().into_iter().for_each(Passage::informed);
+            ctx.passage().into_iter().for_each(|passage| passage.informed(&self.parts.clock));
             return Ok(());
         }
         if self.drain.begun() {

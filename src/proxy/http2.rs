@@ -96,6 +96,10 @@ impl Http2 {
             };
             tokio::select! {
                 biased;
+                () = async {}, if heard && !dismissed && limits.spare => {
+                    connection.graceful_shutdown();
+                    dismissed = true;
+                }
                 () = &mut ending, if heard && !dismissed => {
                     connection.graceful_shutdown();
                     dismissed = true;

@@ -2,12 +2,15 @@
 //!
 //! A request meets the files in this order: `stream` with `gate` and `stall`, `waits`, `connection`
 //! and `http2` (bytes, deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls),
-//! `client` and `head` (who and what), `pipeline` with `policies` (may it), `passage`, `forward`, `edits`, `hop`, `watchdog`
+//! `crowd` (is there room), `client` and `head` (who and what), `pipeline` with `policies` (may it), `passage`,
+//! `forward`, `edits`, `hop`, `watchdog`
 //! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
 pub mod client;
+pub mod complaint;
 pub mod connection;
+pub mod crowd;
 pub mod drain;
 mod edits;
 pub mod exchange;

@@ -31,6 +31,8 @@ pub struct Sender {
     pub upgrade: bool,
     /// How long the client may pause inside the body.
     pub patience: Duration,
+    /// The client speaks HTTP/2, where Pingora has no time limit for its pauses.
+    pub multiplexed: bool,
 }
 
 /// The way of one request.
@@ -72,6 +74,8 @@ pub struct Passage {
     try_began: Moment,
     /// When the client last sent something of its body.
     heard: Moment,
+    /// When the watchdog was last told to wait for it.
+    awaited: Moment,
 }
 
 /// An endpoint that closes after a client's pause of this length is not to blame.
@@ -104,6 +108,7 @@ impl Passage {
             deadline: now + way.timeouts.total,
             try_began: now,
             heard: now,
+            awaited: now,
         }
     }
 
@@ -173,6 +178,8 @@ impl Passage {
         }
         if expects || (self.stream && !self.sender.body) {
             self.watch_for_head(clock.now());
+        } else {
+            self.watch_client(clock.now());
         }
     }
 
@@ -192,16 +199,19 @@ impl Passage {
         if last {
             self.sent = Some(now);
             self.watch_for_head(now);
-        } else {
+        } else if !self.sender.multiplexed {
             self.watchdog.end();
+        } else if now.since(self.awaited) >= self.sender.patience / 8 || !self.watchdog.is_set() {
+            self.watch_client(now);
         }
         Ok(())
     }
 
     /// The endpoint asks for the body, or says something else that is not its response.
-    pub fn informed(&mut self) {
+    pub fn informed(&mut self, clock: &Clock) {
         if self.sent.is_none() {
             self.watchdog.end();
+            self.watch_client(clock.now());
         }
     }
 
@@ -326,6 +336,15 @@ impl Passage {
     fn blame(&mut self) {
         if !std::mem::replace(&mut self.blamed, true) {
             self.metrics.went_wrong();
+        }
+    }
+
+    /// Waits for more of the body, where Pingora does not: the patience, and as much more as may pass
+    /// before the watchdog is told of what came.
+    fn watch_client(&mut self, now: Moment) {
+        if self.sender.multiplexed && self.awaits_client() && !self.stream {
+            self.awaited = now;
+            self.watchdog.set(self.sender.patience + self.sender.patience / 8);
         }
     }
 

@@ -166,6 +166,9 @@ pub enum Rejection {
     /// A limit that cannot be counted now, and must be.
     #[error(transparent)]
     LimitUnavailable(#[from] limits::Unavailable),
+    /// As many requests are in flight, or connections open, as there may be.
+    #[error("the gateway serves as many as it can")]
+    Overloaded,
     /// The consumer's plan is not in force anywhere.
     #[error("the consumer's plan does not exist")]
     PlanUnknown,
@@ -238,6 +241,10 @@ impl Rejection {
             Self::LimitUnavailable(_) => Told {
                 kind: REDUCED,
                 ..told(503, "limits_unavailable", "Limits cannot be counted at the moment", 14)
+            },
+            Self::Overloaded => Told {
+                kind: REDUCED,
+                ..told(503, "overloaded", "The gateway serves as many requests as it can", 14)
             },
             Self::PlanUnknown => {
                 told(403, "plan_unknown", "The consumer has no plan that is in force", 7)

@@ -11,6 +11,7 @@
 //! Must stay true: an idle connection holds at most 2 KiB here, and of a request that was sent ahead
 //! at most 1 KiB.
 
+use super::crowd::Pressure;
 use super::gate::Gate;
 use super::stall::Stall;
 use crate::auth::ClientCertificate;
@@ -79,10 +80,29 @@ pub struct ClientStream<T: Transport> {
     http2: bool,
 }
 
+/// What one knows of a connection beside its bytes.
+struct Known {
+    certificate: Option<ClientCertificate>,
+    spare: bool,
+}
+
+fn keep(known: Known) -> Option<Arc<ProxyDigest>> {
+    let nothing = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
+    Some(Arc::new(ProxyDigest::new(Box::new(nothing), Some(Box::new(known)))))
+}
+
+fn known(session: &Session) -> Option<&Known> {
+    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+/// Whether the connection of a request is above the cap: it is let in to be answered once.
+pub(super) fn is_spare(session: &Session) -> bool {
+    known(session).is_some_and(|known| known.spare)
+}
+
 /// The certificate that the client of a request showed when it connected.
 pub(super) fn certificate(session: &Session) -> Option<&ClientCertificate> {
-    let known = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
-    known.downcast_ref()
+    known(session)?.certificate.as_ref()
 }
 
 impl ClientStream<TcpStream> {
@@ -128,10 +148,26 @@ impl<T: Transport> ClientStream<T> {
     /// Keeps the certificate that the client showed.
     #[must_use]
     pub fn shown(mut self, certificate: Option<ClientCertificate>) -> Self {
-        self.known = certificate.and_then(|certificate| {
-            let nothing = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
-            Some(Arc::new(ProxyDigest::new(Box::new(nothing), Some(Box::new(certificate)))))
-        });
+        if certificate.is_some() {
+            self.known = keep(Known { certificate, spare: false });
+        }
+        self
+    }
+
+    /// The same, above the cap on connections or not: whoever reads a request of it can tell, and asks for
+    /// nothing else.
+    #[must_use]
+    pub fn spare(mut self, spare: bool) -> Self {
+        if spare {
+            self.known = keep(Known { certificate: None, spare });
+        }
+        self
+    }
+
+    /// The same, giving up sooner who does not read while memory is short.
+    #[must_use]
+    pub fn under(mut self, pressure: &Arc<Pressure>) -> Self {
+        self.stall.under(pressure);
         self
     }
 
@@ -335,6 +371,7 @@ impl<T: Transport> GetTimingDigest for ClientStream<T> {
 }
 
 impl<T: Transport> GetProxyDigest for ClientStream<T> {
+    // No proxy is spoken through: it is the one word about a connection that Pingora passes on.
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.known.clone()
     }
@@ -354,6 +391,18 @@ mod tests {
     use tokio::time::Instant;
 
     const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn while_memory_is_short_who_does_not_read_is_given_up_sooner() {
+        let (mut ours, client) = pair().await;
+        let pressure = Arc::<Pressure>::default();
+        pressure.set(true);
+        ours = ours.under(&pressure);
+        let (body, began) = (vec![b'x'; 1 << 20], Instant::now());
+        while ours.write_all(&body).await.is_ok() {}
+        assert!(began.elapsed() < PATIENCE / 2);
+        drop(client);
+    }
 
     async fn pair() -> (ClientStream<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -3,10 +3,11 @@
 //! A connection is an open file, and a request that is passed on needs two. Many systems start a
 //! process with 1024 of them although it may have far more.
 
+use crate::proxy::crowd::SPARE;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Open files beside connections: the store, logs, listeners, the event loops.
-const OTHERS: u64 = 200;
+/// Open files beside connections, and beside requests that are passed on: spare connections, the store, logs, listeners, the event loops.
+const OTHERS: u64 = 200 + SPARE as u64;
 
 /// Raises the limit as far as the process may; the limit then.
 #[must_use]
@@ -32,6 +33,6 @@ mod tests {
     fn the_limit_can_be_raised_to_what_the_system_allows() {
         let limit = raise_open_files();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (limit, limit));
-        assert_eq!(open_files_for(100), 400);
+        assert_eq!(open_files_for(100), 656);
     }
 }

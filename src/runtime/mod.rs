@@ -7,11 +7,13 @@ mod bind;
 mod cpus;
 mod files;
 mod handshake;
+mod memory;
 mod shutdown;
 mod worker;
 
 pub use bind::{BindError, Bound, bind, bind_admin};
 pub use cpus::granted_cpus;
 pub use files::{open_files_for, raise_open_files};
+pub use memory::watch_memory;
 pub use shutdown::{EndSignals, Ending, Signals, drain};
 pub use worker::{Serving, Worker, deal};

@@ -7,14 +7,15 @@ use super::bind::Bound;
 use super::handshake::{Handshake, Handshakes};
 use crate::auth::ClientCertificate;
 use crate::config::Http;
-use crate::proxy::drain::DoorGuard;
+use crate::proxy::complaint::Complaint;
+use crate::proxy::crowd::{Comer, Full};
+use crate::proxy::drain::{ConnectionGuard, DoorGuard};
 use crate::proxy::stream::ClientStream;
 use crate::proxy::wire::HeadCaps;
 use crate::proxy::{ConnectionLimits, Connections, Drain, Phase, Waits};
 use crate::snapshot::Live;
 use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
-use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
@@ -23,8 +24,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Between two complaints in the log about one thing.
-const COMPLAINTS: Duration = Duration::from_secs(10);
+/// How long a connection above the cap is kept.
+const SPARE_LIFE: Duration = Duration::from_secs(2);
 /// How long the accept loop rests when the process is out of file descriptors.
 const NO_FILES_REST: Duration = Duration::from_millis(50);
 
@@ -79,7 +80,9 @@ impl Worker {
                 tls,
                 connections: Arc::clone(&connections),
                 serving: serving.clone(),
-                complained: Mutex::default(),
+                no_files: Complaint::default(),
+                full: Complaint::default(),
+                crowded: Complaint::default(),
             };
             loops.spawn(Arc::new(door).accept(listener));
         }
@@ -96,7 +99,9 @@ struct Door {
     tls: Option<Arc<Handshakes>>,
     connections: Arc<Connections>,
     serving: Serving,
-    complained: Mutex<Option<Instant>>,
+    no_files: Complaint,
+    full: Complaint,
+    crowded: Complaint,
 }
 
 impl Door {
@@ -132,10 +137,10 @@ impl Door {
 
     async fn admit(self: &Arc<Self>, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
-            Ok((tcp, _)) => self.open(tcp),
+            Ok((tcp, peer)) => self.open(tcp, peer),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 self.serving.metrics.connection_refused("no_files");
-                if self.may_complain() {
+                if self.no_files.is_due() {
                     log::error!(listener = &*self.name;
                         "no open file is left for new connections: raise the limit (ulimit -n), or lower http.max_connections");
                 }
@@ -146,35 +151,57 @@ impl Door {
         }
     }
 
-    /// Whether the last complaint is long enough ago.
-    fn may_complain(&self) -> bool {
-        let now = Instant::now();
-        let mut last = self.complained.lock();
-        let due = last.is_none_or(|at| now.duration_since(at) >= COMPLAINTS);
-        if due {
-            *last = Some(now);
+    /// Finds a place for a connection. What has none is closed unheard.
+    fn place(&self, http: &Http, peer: SocketAddr) -> Option<ConnectionGuard> {
+        let address = peer.ip().to_canonical();
+        let comer = Comer {
+            address,
+            trusted: http.trusted_proxies.iter().any(|network| network.contains(&address)),
+            max: http.max_connections,
+            max_per_address: http.max_connections_per_address,
+        };
+        let placed = self.serving.drain.connection(&comer);
+        if let Err(Full::Address) = placed {
+            self.serving.metrics.connection_refused("max_connections_per_address");
+            if self.crowded.is_due() {
+                log::warn!(listener = &*self.name, address:% = address;
+                    "one address has too many connections, more are closed: is it a proxy that http.trusted_proxies should name?");
+            }
+            return None;
         }
-        due
+        if placed.as_ref().map_or(true, ConnectionGuard::is_spare) {
+            self.serving.metrics.connection_refused("max_connections");
+            if self.full.is_due() {
+                log::error!(listener = &*self.name, max_connections = comer.max;
+                    "too many connections are open, those above http.max_connections get 503 or are closed");
+            }
+        }
+        placed.ok()
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "a connection lives as long as its client; `drain` counts it"
     )]
-    fn open(self: &Arc<Self>, tcp: TcpStream) {
+    fn open(self: &Arc<Self>, tcp: TcpStream, peer: SocketAddr) {
         let snapshot = self.serving.live.load();
-        let Some(guard) = self.serving.drain.connection(snapshot.http.max_connections) else {
-            self.serving.metrics.connection_refused("max_connections");
-            return;
-        };
+        let Some(guard) = self.place(&snapshot.http, peer) else { return };
         self.serving.metrics.connection(&self.name);
         if let Err(error) = tcp.set_nodelay(true) {
             log::debug!("a client was gone when it was accepted: {error}");
             return;
         }
-        let limits = limits(&snapshot.http);
+        let limits = limits(&snapshot.http, guard.is_spare());
         let handshake = self.tls.as_ref().map(|tls| tls.begin(&snapshot));
         let door = Arc::clone(self);
+        if guard.is_spare() {
+            tokio::spawn(async move {
+                let _guard = guard;
+                // It has no claim to more, whatever it is doing.
+                drop(tokio::time::timeout(SPARE_LIFE, door.serve(tcp, handshake, limits)).await);
+            });
+            return;
+        }
         tokio::spawn(async move {
             let _guard = guard;
             door.serve(tcp, handshake, limits).await;
@@ -183,19 +210,20 @@ impl Door {
 
     async fn serve(&self, tcp: TcpStream, handshake: Option<Handshake>, limits: ConnectionLimits) {
         let mut waits = Waits::new(&self.serving.drain);
-        let patience = limits.write_timeout;
+        let (patience, pressure) = (limits.write_timeout, self.serving.drain.pressure());
         let Some(Handshake { acceptor, trust }) = handshake else {
-            let stream = ClientStream::plain(tcp, patience);
+            let stream = ClientStream::plain(tcp, patience).under(pressure).spare(limits.spare);
             return self.connections.serve(stream, waits, limits).await;
         };
-        let deadline = Instant::now() + limits.head_timeout;
+        let deadline = Instant::now() + limits.handshake_timeout;
         match waits.within(deadline, acceptor.accept(tcp)).await {
             Some(Ok(io)) => {
                 let chain = io.get_ref().1.peer_certificates().unwrap_or_default();
                 let shown = trust.and_then(|trust| {
                     ClientCertificate::read(&self.name, chain, &trust, &self.serving.clock)
                 });
-                let stream = ClientStream::tls(io, patience).shown(shown);
+                let stream = ClientStream::tls(io, patience).under(pressure);
+                let stream = stream.shown(shown).spare(limits.spare);
                 self.connections.serve(stream, waits, limits).await;
             }
             Some(Err(error)) => {
@@ -207,8 +235,10 @@ impl Door {
     }
 }
 
-fn limits(http: &Http) -> ConnectionLimits {
+fn limits(http: &Http, spare: bool) -> ConnectionLimits {
     ConnectionLimits {
+        spare,
+        handshake_timeout: http.handshake_timeout,
         head: HeadCaps::from(http),
         head_timeout: http.head_timeout,
         idle_timeout: http.idle_timeout,

@@ -17,6 +17,7 @@ use crate::auth::{Directory, RemoteKeySets, TokenCache};
 use crate::config::{self, Config, Loaded, SecretFiles};
 use crate::limits::Limiter;
 use crate::limits::usage::UsageLog;
+use crate::proxy::complaint::Complaint;
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
@@ -129,6 +130,8 @@ async fn serve(
     process.follow_store(&mut tasks);
     process.probe(&mut tasks);
     process.fetch_keys(&mut tasks).await;
+    let (live, drain) = (Arc::clone(&process.live), Arc::clone(&process.drain));
+    tasks.spawn(runtime::watch_memory(live, drain));
     let reload = Reload::new(
         options.conf.clone(),
         fixed,
@@ -331,6 +334,7 @@ impl Process {
             parts: self.parts.clone(),
             drain: Arc::clone(&self.drain),
             access_log: self.access_log.clone(),
+            overloaded: Complaint::default(),
         };
         let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
         move || {

@@ -29,6 +29,7 @@ mod driven;
 #[cfg(test)]
 mod endurance;
 mod expressions;
+mod floods;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]
@@ -51,6 +52,8 @@ mod listeners;
 mod multiplexed;
 #[cfg(test)]
 mod observing;
+#[cfg(test)]
+mod own_names;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]

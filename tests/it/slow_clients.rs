@@ -1,18 +1,13 @@
 //! Clients that take their time, by accident or by intent, cost a bounded time and nobody else.
 
-use crate::support::client::Client;
 use crate::support::gateway::{Builder, Gateway};
+use crate::support::http2::Http2;
+use crate::support::http2_origin::Http2Origin;
 use crate::support::load::Load;
 use crate::support::origin::{Behaviour, Origin, Reply};
 use crate::support::raw::RawClient;
 use crate::support::{Stopwatch, eventually_async};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use http_body_util::StreamBody;
-use hyper::body::Frame;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::convert::Infallible;
 use std::time::Duration;
 
 /// Every timeout of [`gateway`].
@@ -24,6 +19,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 fn builder(origin: &Origin) -> Builder {
     let times = r#"
         [http]
+        handshake_timeout = "1s"
         head_timeout = "1s"
         idle_timeout = "1s"
         body_timeout = "1s"
@@ -213,25 +209,69 @@ async fn a_body_that_only_drips_is_given_up() {
     expect_deserted(&gateway).await;
 }
 
-#[tokio::test]
-async fn an_http2_body_that_stalls_is_the_clients_fault() {
-    let origin = Origin::start().await;
-    let timeouts = "[upstreams.origin.timeouts]\nper_try = \"2s\"";
-    let gateway = builder(&origin).toml(timeouts).start().await;
-    let stream = gateway.trust().connect(gateway.listener("secure"), &["h2"]).await.unwrap();
-    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, driver) = handshake.unwrap();
-    let part = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"hello")));
-    let body = futures_util::stream::iter([part]).chain(futures_util::stream::pending());
-    let request = http::Request::post("https://localhost/").body(StreamBody::new(body)).unwrap();
+/// Sends a piece of a body over HTTP/2, and then one each so often.
+async fn drip(gateway: &Gateway, path: &str, every: Option<Duration>) -> (u16, Duration) {
+    let mut client = Http2::connect(gateway.listener("secure"), &gateway.trust()).await;
+    let (mut body, response) = client.begin("POST", path, &[], false).await.split();
     let took = Stopwatch::start();
-    let response = tokio::select! {
-        response = sender.send_request(request) => response.unwrap(),
-        ended = driver => panic!("the connection ended: {ended:?}"),
+    let dripping = async {
+        loop {
+            body.send_data(Bytes::from_static(b"x"), false).unwrap();
+            match every {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        }
     };
-    assert_eq!(response.status(), 408);
-    assert!(took.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", took.elapsed());
-    assert_eq!(gateway.metrics().await.sum("upstream_failures_total", &[]), 0.0);
+    tokio::select! {
+        response = response => (response.unwrap().status().as_u16(), took.elapsed()),
+        () = dripping => unreachable!(),
+    }
+}
+
+#[tokio::test]
+async fn an_http2_body_that_stalls_or_drips_is_the_clients_fault() {
+    let (origin, http2) = (Origin::start().await, Http2Origin::plain().await);
+    http2.misbehave(true);
+    // An endpoint may take its time, a client may not.
+    let patient = "[upstreams.origin.timeouts]\nper_try = '10s'\ntotal = '10s'";
+    let gateway = builder(&origin).toml(patient).start().await;
+    for every in [None, Some(TIMEOUT / 5)] {
+        let (status, took) = drip(&gateway, "/", every).await;
+        assert_eq!(status, 408);
+        expect_about_a_timeout(took);
+    }
+    let shared = Gateway::before(&[http2.address()], "protocol = 'http2'")
+        .toml("[http]\nbody_timeout = '1s'\n[upstreams.orders.timeouts]\nper_try = '2s'")
+        .tls_listener("secure")
+        .start()
+        .await;
+    for every in [None, Some(TIMEOUT / 5)] {
+        let (status, took) = drip(&shared, "/freeze", every).await;
+        assert_eq!(status, 408);
+        assert!(took < 2 * TIMEOUT + SLACK, "{took:?}");
+    }
+    for gateway in [&gateway, &shared] {
+        let metrics = gateway.metrics().await;
+        for name in ["upstream_failures_total", "upstream_errors_total"] {
+            assert_eq!(metrics.sum(name, &[]), 0.0, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_http2_body_that_comes_slowly_arrives() {
+    let origin = Origin::start().await;
+    origin.answer(Behaviour::Echo);
+    let gateway = builder(&origin).start().await;
+    let mut client = Http2::connect(gateway.listener("secure"), &gateway.trust()).await;
+    let mut exchange = client.begin("POST", "/", &[], false).await;
+    for last in [false, false, false, false, true] {
+        tokio::time::sleep(TIMEOUT / 2).await;
+        exchange.body.send_data(Bytes::from(vec![b'x'; 1000]), last).unwrap();
+    }
+    let response = exchange.finish().await.unwrap();
+    assert_eq!((response.status, response.body.len()), (200, 5000));
 }
 
 #[tokio::test]
@@ -293,34 +333,6 @@ async fn an_http2_connection_that_says_nothing_is_closed() {
     http2.get("/").send().await.expect_status(200);
     expect_deserted(&gateway).await;
     http2.get("/").send().await.expect_status(200);
-}
-
-#[tokio::test]
-async fn connections_have_a_number_and_refusing_them_is_counted() {
-    let origin = Origin::start().await;
-    let limits = "[http]\nmax_connections = 3\nidle_timeout = \"30s\"";
-    let gateway = builder(&origin).toml(limits).start().await;
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        let mut client = RawClient::connect(gateway.address()).await;
-        client.exchange(GET).await;
-        held.push(client);
-    }
-    for _ in 0..5 {
-        RawClient::connect(gateway.address()).await.expect_closed().await;
-    }
-    let refused = [("reason", "max_connections")];
-    gateway.metric_is("connections_refused_total", &refused, 5.0).await;
-    // Who was there is served as before, and a place that is left is free again.
-    for client in &mut held {
-        assert_eq!(client.exchange(GET).await.status(), 200);
-    }
-    held.pop();
-    eventually_async("a free place", async || {
-        let answer = Client::new(gateway.address()).get("/").try_send().await;
-        answer.is_ok_and(|answer| answer.status == 200).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -183,21 +183,33 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
                 .help("lower `max_target` or raise `max_head`"),
         );
     }
+    let handshake_timeout = cx.bounded(&file.handshake_timeout, SHORTEST, HOUR);
     let head_timeout = cx.bounded(&file.head_timeout, SHORTEST, HOUR);
     let idle_timeout = cx.bounded(&file.idle_timeout, SHORTEST, HOUR);
     let body_timeout = cx.bounded(&file.body_timeout, SHORTEST, HOUR);
     let write_timeout = cx.bounded(&file.write_timeout, SHORTEST, HOUR);
+    let (least, most) = (ByteSize(64 << 20), ByteSize(1 << 40));
+    let max_memory = file.max_memory.as_ref().map(|at| cx.bounded(at, least, most));
     let trusted_proxies = cx.read_set(&file.trusted_proxies, "network");
     warn_of_trust(&file.trusted_proxies, cx);
     Some(Http {
         max_head: usize::try_from(max_head?.0).ok()?,
         max_headers: usize::try_from(file.max_headers.value).ok()?,
         max_target: usize::try_from(max_target?.0).ok()?,
+        handshake_timeout: handshake_timeout?,
         head_timeout: head_timeout?,
         idle_timeout: idle_timeout?,
         body_timeout: body_timeout?,
         write_timeout: write_timeout?,
         max_connections: usize::try_from(file.max_connections.value).ok()?,
+        max_connections_per_address: usize::try_from(file.max_connections_per_address.value)
+            .ok()?,
+        max_requests: usize::try_from(file.max_requests.value).ok()?,
+        max_memory: match max_memory {
+            Some(bytes) => Some(bytes?.0),
+            None => None,
+        },
+        keeps_request_ids: file.request_ids.value == schema::RequestIds::Trusted,
         trusted_proxies: trusted_proxies?,
         legacy_rate_limit_headers: file.legacy_rate_limit_headers.value,
     })

@@ -166,6 +166,8 @@ pub(crate) struct Http {
     pub(crate) max_headers: At<u32>,
     /// Size of a request target; 414 above.
     pub(crate) max_target: At<Text<ByteSize>>,
+    /// A TLS handshake, from the first connection to its end.
+    pub(crate) handshake_timeout: At<Text<Duration>>,
     /// From the first byte of a head to its last; 408 after.
     pub(crate) head_timeout: At<Text<Duration>>,
     /// Between two requests of a connection; keep it above the load balancer's.
@@ -177,6 +179,16 @@ pub(crate) struct Http {
     /// Open connections, all listeners together.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) max_connections: At<u32>,
+    /// Open connections of one address, or /64 of IPv6; trusted proxies have no such limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_connections_per_address: At<u32>,
+    /// Requests in flight, streams and WebSockets among them; 503 above.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_requests: At<u32>,
+    /// Memory of the process above which requests get 503; without it, 90 % of what the cgroup grants.
+    pub(crate) max_memory: Option<At<Text<ByteSize>>>,
+    /// Whose X-Request-Id a request keeps.
+    pub(crate) request_ids: At<RequestIds>,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
     pub(crate) trusted_proxies: Vec<At<Text<IpNet>>>,
     /// X-RateLimit-Limit, -Remaining and -Reset (seconds left) beside RateLimit, for old clients.
@@ -189,15 +201,31 @@ impl Default for Http {
             max_head: Text::default_is("32KiB"),
             max_headers: At::default_is(100),
             max_target: Text::default_is("8KiB"),
+            handshake_timeout: Text::default_is("10s"),
             head_timeout: Text::default_is("10s"),
             idle_timeout: Text::default_is("75s"),
             body_timeout: Text::default_is("30s"),
             write_timeout: Text::default_is("60s"),
             max_connections: At::default_is(20_000),
+            max_connections_per_address: At::default_is(2_000),
+            max_requests: At::default_is(10_000),
+            max_memory: None,
+            request_ids: At::default_is(RequestIds::Trusted),
             trusted_proxies: Vec::new(),
             legacy_rate_limit_headers: At::default_is(false),
         }
     }
+}
+
+/// Whose X-Request-Id a request keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum RequestIds {
+    /// That of a trusted proxy; every other request gets a new one.
+    Trusted,
+    /// Nobody's: every request gets a new one.
+    Own,
 }
 
 /// From SIGTERM to the end of the process.

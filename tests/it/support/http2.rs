@@ -62,6 +62,11 @@ impl Http2 {
 }
 
 impl Exchange {
+    /// Both directions, to be used at once.
+    pub(crate) fn split(self) -> (SendStream<Bytes>, h2::client::ResponseFuture) {
+        (self.body, self.response)
+    }
+
     /// The head of the response; its body piece by piece.
     pub(crate) async fn open(self) -> Result<Response<RecvStream>, h2::Error> {
         soon("a head", self.response).await

@@ -3,9 +3,11 @@
 use crate::support::client::Client;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::grpc::{self, GrpcClient, Ping};
+use crate::support::http2::Http2;
 use crate::support::origin::{Behaviour, Origin, Reply};
 use crate::support::raw::RawClient;
-use crate::support::soon;
+use crate::support::{eventually, soon};
+use bytes::Bytes;
 use std::time::Duration;
 
 /// One failure would be seen at once.
@@ -87,9 +89,93 @@ async fn an_http2_client_that_resets_its_stream_ends_the_request_upstream() {
     let gateway = before(&origin).tls_listener("secure").start().await;
     let client = gateway.http2_client("secure");
     for asked in 1..=3 {
-        let gone = tokio::time::timeout(Duration::from_millis(200), client.get("/").send()).await;
-        assert!(gone.is_err(), "answered");
-        assert_eq!(origin.requests(), asked);
+        tokio::select! {
+            answer = client.get("/").send() => panic!("answered: {}", answer.status),
+            () = origin.reached(asked) => {}
+        }
+        origin.has_open(0).await;
+    }
+    expect_no_blame(&gateway).await;
+}
+
+#[tokio::test]
+async fn an_http2_client_that_breaks_its_body_is_the_one_to_blame() {
+    let origin = Origin::start().await;
+    origin.answer(Behaviour::Echo);
+    let gateway = before(&origin).tls_listener("secure").start().await;
+    let mut client = Http2::connect(gateway.listener("secure"), &gateway.trust()).await;
+    let mut lines = 0;
+    for (fields, end) in [
+        (&[("content-length", "9")][..], Some(true)),
+        (&[("content-length", "3")], Some(false)),
+        (&[("content-length", "9")], None),
+        (&[], None),
+    ] {
+        let asked = origin.connections();
+        let mut exchange = client.begin("POST", "/", fields, false).await;
+        match end {
+            // More or less than it said.
+            Some(end) => drop(exchange.body.send_data(Bytes::from_static(b"body"), end)),
+            None => {
+                exchange.body.send_data(Bytes::from_static(b"body"), false).unwrap();
+                eventually("the request upstream", || (origin.connections() > asked).then_some(()))
+                    .await;
+                exchange.body.send_reset(h2::Reason::CANCEL);
+            }
+        }
+        let ended = exchange.finish().await;
+        assert!(ended.is_err() || ended.is_ok_and(|it| it.status < 500), "{fields:?}");
+        lines += 1;
+        let line = gateway.access_log(lines).await.pop().unwrap();
+        assert!(line["status"].as_u64().unwrap() < 500, "{line}");
+        origin.has_open(0).await;
+    }
+    assert_eq!(client.get("/", &[]).await.status, 200, "the connection goes on");
+    expect_no_blame(&gateway).await;
+}
+
+#[tokio::test]
+async fn what_ends_before_it_is_a_request_is_nobodys_failure() {
+    let origin = Origin::start().await;
+    let gateway = before(&origin).tls_listener("secure").start().await;
+    for begin in ["", "\r\n", "GET /", "GET / HTTP/1.1\r\nHost: a\r\n", "\x16\x03\x01\x02\x00\x01"]
+    {
+        for (address, reset) in
+            [gateway.address(), gateway.listener("secure")].into_iter().zip([false, true])
+        {
+            let mut client = RawClient::connect(address).await;
+            client.send(begin).await;
+            if reset {
+                client.reset();
+            } else {
+                drop(client);
+            }
+        }
+    }
+    gateway.metric_is("connections_open", &[], 0.0).await;
+    assert_eq!((origin.requests(), gateway.stdout().all().len()), (0, 0));
+    expect_no_blame(&gateway).await;
+    let text = gateway.stderr().text();
+    assert!(!text.contains("\"level\":\"error\"") && !text.contains("ERROR"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_a_large_answer_is_recorded_as_gone() {
+    let origin = Origin::start().await;
+    origin.answer(Behaviour::Answer(Reply::new(200).body(vec![b'x'; 32 << 20])));
+    let gateway = before(&origin).start().await;
+    for (asked, reset) in [(1, false), (2, true)] {
+        let mut client = RawClient::connect(gateway.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.head().await.status(), 200);
+        client.exactly(100_000).await;
+        if reset {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        let line = gateway.access_log(asked).await.pop().unwrap();
+        assert_eq!((&line["status"], &line["end"]), (&200.into(), &"client_gone".into()), "{line}");
         origin.has_open(0).await;
     }
     expect_no_blame(&gateway).await;
