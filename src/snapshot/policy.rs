@@ -7,7 +7,7 @@ use super::Parts;
 use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
-use crate::limits::{Plan, Rule, RuleSet, Subject};
+use crate::limits::{MAX_CLAIMS, Plan, Rule, RuleSet, Subject};
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -148,9 +148,6 @@ pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies 
         .map(|name| (Arc::clone(name), Arc::new(Policy::withheld(name, parts))));
     of_files.chain(withheld).chain(rows.policies().map(build(Origin::Row))).collect()
 }
-
-/// Claims that are kept with a token: so many of them at the most.
-const MAX_CLAIMS: usize = 16;
 
 /// The claims that rules count by, those of the files first. The files have no more than there is room
 /// for; a rule of a row whose claim finds none counts consumers.

@@ -272,6 +272,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let upstream_names = names(&file.upstreams);
     let upstreams = upstreams::compile(&file.upstreams, cx);
     let routes = routes::compile(file, &upstream_names, cx);
+    limits::refuse_many_claims(file, cx);
     let fleet = fleet::compile(file, cx);
     let cloudwatch = cloudwatch::compile(&file.cloudwatch, &upstream_names, cx);
     // Last, because secrets are made only when nothing else is wrong.
