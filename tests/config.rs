@@ -15,7 +15,7 @@
 use datahub_gateway::cli;
 use datahub_gateway::config::{self, Fixed, Loaded, Report, SecretFiles, StoreDef};
 use datahub_gateway::limits::{
-    Measure, OnStoreFailure, Precision, Quota, QuotaPeriod, Scope, Subject,
+    Cost, Measure, OnStoreFailure, Precision, Quota, QuotaPeriod, Scope, Subject,
 };
 use proptest::prelude::*;
 use std::ffi::OsString;
@@ -289,6 +289,15 @@ fn limits_and_policies_say_all_that_a_rule_can_be() {
         [routes.reports.limits.flood]
         rate = "5/s"
         scope = "task"
+
+        [routes.reports.limits.heavy]
+        rate = "50/s"
+        cost = 50
+        per = { claim = "tenant" }
+
+        [routes.reports.limits.parallel]
+        concurrency = 10
+        per = { header = "X-Tenant" }
         "#,
         0o600,
     );
@@ -311,6 +320,15 @@ fn limits_and_policies_say_all_that_a_rule_can_be() {
     assert_eq!((&*reports.class, &*reports.policies[0]), ("heavy", "heavy"));
     let rule = &reports.limits[0];
     assert_eq!((rule.scope, &rule.subject), (Scope::Task, &Subject::Route));
+    let [_, heavy, parallel] = &reports.limits[..] else { panic!("{:?}", reports.limits) };
+    let fifty = 50.try_into().unwrap();
+    assert_eq!(
+        (heavy.cost, &heavy.subject),
+        (Cost::Fixed(fifty), &Subject::Claim("tenant".into()))
+    );
+    assert_eq!(parallel.measure, Measure::Concurrency(10.try_into().unwrap()));
+    let header = http::HeaderName::from_static("x-tenant");
+    assert_eq!((parallel.scope, &parallel.subject), (Scope::Task, &Subject::Header(header)));
 }
 
 #[test]

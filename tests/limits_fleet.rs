@@ -455,3 +455,131 @@ async fn a_quota_in_process_outlives_the_process() {
     limiter.reconcile(&counts, &counts.iter().map(|_| 3).collect::<Vec<_>>());
     refused(limiter.reserve(&[&set], &carol()).await);
 }
+
+fn costs(cost: u32, rule: Rule) -> Rule {
+    Rule { cost: Cost::Fixed(NonZeroU32::new(cost).unwrap()), ..rule }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_costs_is_asked_for_as_a_whole() {
+    let lab = Lab::new();
+    let rules = [costs(5, rate("a", 9, 12)), costs(4, quota("q", 30, QuotaPeriod::Day))];
+    for left in ["\"a\";r=7", "\"a\";r=2"] {
+        let grant = lab.reserve(&rules).await.unwrap();
+        assert!(text(grant.rate_limit()).starts_with(left), "{grant:?}");
+    }
+    let no = refused(lab.reserve(&rules).await);
+    assert_eq!((&*no.rule, no.violated().count()), ("plan/test/a", 1));
+    assert_eq!(["a", "q"].map(|rule| lab.counters.used(rule)), [10, 8], "two left are too few");
+    // Of another rule, that asks for less, what was refused says nothing.
+    let cheap = [costs(2, rate("a", 9, 12))];
+    lab.reserve(&cheap).await.unwrap();
+    refused(lab.reserve(&cheap).await);
+    assert_eq!(lab.counters.used("a"), 12);
+    // The log is told what was taken, not how often.
+    let taken: u64 = lab.limiter.drain_quota_counts().iter().map(|count| count.used).sum();
+    assert_eq!(taken, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quotas_that_are_taken_ahead_are_used_up_to_the_last_whole_request() {
+    let lab = Lab::new();
+    let quota = quota("q", 1_000, QuotaPeriod::Month);
+    let rules = [Rule { precision: Precision::Leased, ..costs(7, quota) }];
+    let mut through = 0;
+    for _ in 0..400 {
+        through += u32::from(lab.reserve(&rules).await.is_ok());
+        lab.clock.advance(Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(through, 142, "142 times 7 are 994");
+    assert!((994..=1_000).contains(&lab.counters.used("q")), "{}", lab.counters.used("q"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_gives_requests_all_that_they_cost() {
+    let lab = Lab::new();
+    // The counters regain nothing.
+    let rules = [Rule { precision: Precision::Leased, ..costs(10, rate("r", 1_000, 1_000)) }];
+    let mut through = 0;
+    for _ in 0..400 {
+        through += i64::from(lab.reserve(&rules).await.is_ok());
+        lab.clock.advance(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let used = lab.counters.used("r");
+    assert!(through * 10 <= used && used <= 1_000, "{through} {used}");
+    assert!(through >= 60, "{through}: most of what is leased is used");
+    assert!(lab.limiter.vitals().leases_asked > 0);
+    // So many a second in permits are too few in requests: each asks.
+    let slow = [Rule { precision: Precision::Leased, ..costs(10, rate("s", 90, 90)) }];
+    let before = lab.limiter.vitals().exact_calls;
+    lab.reserve(&slow).await.unwrap();
+    assert_eq!(lab.limiter.vitals().exact_calls, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_lets_a_whole_request_through() {
+    let lab = Lab::new();
+    lab.limiter.expect_tasks(8);
+    lab.counters.away.store(true, Ordering::Relaxed);
+    let of_rate = [costs(5, rate("r", 8, 16))];
+    lab.reserve(&of_rate).await.unwrap();
+    // It is paid for at the share of the rate: one permit in a second.
+    assert_eq!(refused(lab.reserve(&of_rate).await).retry_after, Duration::from_secs(5));
+    lab.clock.advance(Duration::from_secs(5));
+    lab.reserve(&of_rate).await.unwrap();
+    let of_quota = [costs(5, quota("q", 100, QuotaPeriod::Minute))];
+    // The period began before this did; nothing of it is known. Then the next one.
+    lab.clock.advance(Duration::from_secs(60));
+    let mut through = 0;
+    while lab.reserve(&of_quota).await.is_ok() {
+        through += 1;
+    }
+    // Twenty requests for eight tasks.
+    assert_eq!(through, 3);
+}
+
+fn in_flight(name: &str, most: u32) -> Rule {
+    let most = NonZeroU32::new(most).unwrap();
+    Rule { measure: Measure::Concurrency(most), scope: Scope::Task, ..rate(name, 1, 1) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_among_those_in_flight_is_free_with_its_grant_and_taken_by_no_refusal() {
+    let lab = Lab::new();
+    let rules = [rate("flow", 9, 3), in_flight("parallel", 2)];
+    let one = lab.reserve(&rules).await.unwrap();
+    assert_eq!(text(one.rate_limit()), "\"parallel\";r=1");
+    let policies = "\"flow\";q=3;w=1, \"parallel\";q=2;qu=\"concurrent-requests\"";
+    assert_eq!(text(one.rate_limit_policy()), policies);
+    let two = lab.reserve(&rules).await.unwrap();
+    for _ in 0..5 {
+        let no = refused(lab.reserve(&rules).await);
+        assert_eq!((text(no.rate_limit()).as_str(), no.is_timed()), ("\"parallel\";r=0", false));
+        assert!(no.violated().eq(["parallel"]) && no.retry_after == Duration::from_secs(1));
+    }
+    assert_eq!(lab.counters.used("flow"), 2, "a rate is not asked in vain");
+    drop((one, two));
+    let last = lab.reserve(&rules).await.unwrap();
+    drop(last);
+    // The rate refuses, which takes no place.
+    for _ in 0..5 {
+        assert!(refused(lab.reserve(&rules).await).violated().eq(["flow"]));
+    }
+    let free = [in_flight("parallel", 2)];
+    let held = [lab.reserve(&free).await.unwrap(), lab.reserve(&free).await.unwrap()];
+    // Another rule under the same id, as after a reload.
+    refused(lab.reserve(&[in_flight("parallel", 1)]).await);
+    let more = lab.reserve(&[in_flight("parallel", 3)]).await.unwrap();
+    let shadow = [Rule { mode: Mode::Shadow, ..in_flight("parallel", 3) }];
+    let watched = lab.reserve(&shadow).await.unwrap();
+    assert_eq!(&*watched.would_refuse()[0], "plan/test/parallel");
+    assert!(watched.rate_limit().is_none() && watched.rate_limit_policy().is_none());
+    drop((held, more, watched));
+    lab.reserve(&[in_flight("parallel", 1)]).await.unwrap();
+    // Nobody asks Redis for it, whether it is there or not.
+    lab.counters.away.store(true, Ordering::Relaxed);
+    let _held = lab.reserve(&free).await.unwrap();
+    refused(lab.reserve(&[in_flight("parallel", 1)]).await);
+}

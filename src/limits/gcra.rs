@@ -440,6 +440,43 @@ mod tests {
         }
 
         #[test]
+        fn no_window_admits_more_permits_whatever_each_request_takes(
+            (meter, arrivals) in traffic(),
+            costs in prop::collection::vec(1_u32..14, 200),
+        ) {
+            let mut counter = Counter::idle(meter);
+            let mut admitted: Vec<(u64, u32)> = Vec::new();
+            for (now, cost) in arrivals.into_iter().zip(costs) {
+                let cost = NonZeroU32::new(cost).unwrap();
+                let before = counter;
+                match counter.take(cost, at(now)) {
+                    Ok(_) => {
+                        let mut back = counter;
+                        back.give_back(cost, meter, at(now), at(now));
+                        prop_assert_eq!(back.debt(at(now)), before.debt(at(now)));
+                        admitted.push((now, cost.min(meter.burst).get()));
+                    }
+                    Err(wait) => {
+                        prop_assert_eq!(counter, before, "all or none");
+                        let then = at(now) + wait;
+                        let early = counter.clone().take(cost, then - Duration::from_nanos(1));
+                        prop_assert_eq!(early, Err(Duration::from_nanos(1)));
+                        prop_assert!(counter.clone().take(cost, then).is_ok());
+                    }
+                }
+            }
+            for (i, (first, _)) in admitted.iter().enumerate() {
+                let mut permits = 0_u32;
+                for (last, cost) in &admitted[i..] {
+                    permits += cost;
+                    let beyond = u128::from(permits.saturating_sub(meter.burst.get()));
+                    let window = u128::from(last - first);
+                    prop_assert!(beyond * meter.cost() <= window * meter.permit_count());
+                }
+            }
+        }
+
+        #[test]
         fn what_is_told_to_remain_does_and_no_more((meter, arrivals) in traffic()) {
             let mut counter = Counter::idle(meter);
             for now in arrivals {

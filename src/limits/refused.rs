@@ -55,6 +55,12 @@ impl Refused {
         Legacy::new(self.allowed, 0, self.next())
     }
 
+    /// Whether `retry_after` is more than a guess. When a request that is in flight ends, nobody knows.
+    #[must_use]
+    pub const fn is_timed(&self) -> bool {
+        self.timed
+    }
+
     fn next(&self) -> Option<Duration> {
         self.timed.then_some(self.retry_after)
     }

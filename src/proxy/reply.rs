@@ -13,6 +13,7 @@ use super::policies::Excluded;
 use super::rejection::{BadHead, Rejection, Told};
 use crate::auth::access::Unmet;
 use crate::auth::{Denied, Method as Credentials};
+use crate::limits::Legacy;
 use crate::routing::{CORS_FIELDS, NoMatch, Preflight};
 use crate::snapshot::{Answer, Route};
 use bytes::Bytes;
@@ -33,10 +34,13 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LEGACY_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const LEGACY_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// When to come back after a 503 that has no better answer, in seconds; the request id spreads it
+/// When to come back after a refusal that has no better answer, in seconds; the request id spreads it
 /// so that not everyone returns at once.
 const COME_BACK: (u64, u64) = (1, 4);
 
@@ -50,6 +54,19 @@ pub fn decorate(response: &mut HeaderMap, exchange: &Exchange) {
         if let Some(limit) = grant.rate_limit() {
             response.insert(RATE_LIMIT, limit);
         }
+        if exchange.snapshot.http.legacy_rate_limit_headers {
+            legacy(response, grant.legacy());
+        }
+    }
+}
+
+/// `X-RateLimit-*`, for clients from before `RateLimit`.
+fn legacy(response: &mut HeaderMap, told: Option<Legacy>) {
+    let Some(Legacy { limit, remaining, reset }) = told else { return };
+    response.insert(LEGACY_LIMIT, limit.into());
+    response.insert(LEGACY_REMAINING, remaining.into());
+    if let Some(reset) = reset {
+        response.insert(LEGACY_RESET, reset.into());
     }
 }
 
@@ -156,10 +173,15 @@ fn explain(
             if let Some(policy) = refused.rate_limit_policy() {
                 response.insert(RATE_LIMIT_POLICY, policy);
             }
+            if exchange.snapshot.http.legacy_rate_limit_headers {
+                legacy(response, Some(refused.legacy()));
+            }
             if let Some(limit) = refused.rate_limit() {
                 response.insert(RATE_LIMIT, limit);
             }
-            response.insert(RETRY_AFTER, seconds(refused.retry_after));
+            let wait =
+                if refused.is_timed() { seconds(refused.retry_after) } else { come_back(exchange) };
+            response.insert(RETRY_AFTER, wait);
         }
         Rejection::Route(NoMatch::Method { allow }) => {
             response.insert(ALLOW, allow.clone());
@@ -167,10 +189,13 @@ fn explain(
         _ => {}
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        let spread = exchange.request_id().as_bytes().last().map_or(0, |&byte| u64::from(byte));
-        let wait = COME_BACK.0 + spread % COME_BACK.1;
-        response.insert(RETRY_AFTER, HeaderValue::from(wait));
+        response.insert(RETRY_AFTER, come_back(exchange));
     }
+}
+
+fn come_back(exchange: &Exchange) -> HeaderValue {
+    let spread = exchange.request_id().as_bytes().last().map_or(0, |&byte| u64::from(byte));
+    HeaderValue::from(COME_BACK.0 + spread % COME_BACK.1)
 }
 
 /// `WWW-Authenticate`, as RFC 6750 3 wants it: no error code when nothing was sent.

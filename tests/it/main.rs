@@ -35,6 +35,8 @@ mod harness;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod in_flight;
+#[cfg(test)]
 mod issuer_keys;
 #[cfg(test)]
 mod keys;
@@ -66,6 +68,8 @@ mod slow_clients;
 mod starting;
 #[cfg(test)]
 mod store;
+#[cfg(test)]
+mod subjects;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]

@@ -23,15 +23,19 @@ struct Server {
 }
 
 impl Server {
-    fn take(&mut self, micros: u64, want: u32) -> Taken {
+    fn take(&mut self, micros: u64, want: u32, least: u32) -> Taken {
         let Flow { cost, regain, full, .. } = self.flow;
         self.debt = self.debt.saturating_sub((micros - self.since) * regain);
         self.since = micros;
-        let granted = u64::from(want).min((full - self.debt) / cost);
+        let mut granted = u64::from(want).min((full - self.debt) / cost);
+        if granted < u64::from(least) {
+            granted = 0;
+        }
         let short = |debt: u64, least: u64| (debt + least * cost).saturating_sub(full);
         self.debt += granted * cost;
         let remaining = (full - self.debt) / cost;
-        let wait = short(self.debt, remaining + 1).div_ceil(regain);
+        let more = if granted > 0 { remaining + 1 } else { least.into() };
+        let wait = short(self.debt, more).div_ceil(regain);
         let granted = i64::try_from(granted).unwrap();
         Taken { granted, remaining, wait: Duration::from_micros(wait) }
     }
@@ -94,6 +98,8 @@ struct Fleet {
     /// True times, in microseconds.
     admitted: Vec<u64>,
     offered: u64,
+    /// What each request takes.
+    cost: NonZeroU32,
 }
 
 impl Fleet {
@@ -122,12 +128,13 @@ impl Fleet {
             match event {
                 Event::Request { task, back, first } => self.request(now, task, back, first),
                 Event::Exact => {
-                    if self.server.take(now, 1).granted == 1 {
-                        self.admitted.push(now);
+                    let cost = self.cost.get();
+                    if self.server.take(now, cost, cost).granted > 0 {
+                        self.admit(now);
                     }
                 }
                 Event::Question { task, asked, want, lost } => {
-                    let taken = self.server.take(now, want);
+                    let taken = self.server.take(now, want.max(self.cost.get()), self.cost.get());
                     let wait = u64::try_from(taken.wait.as_micros()).unwrap();
                     let (granted, remaining) = (taken.granted, taken.remaining);
                     let answer = Event::Answer { task, asked, granted, remaining, wait };
@@ -138,7 +145,9 @@ impl Fleet {
                     let (lease, clock) = &mut self.tasks[task];
                     let wait = Duration::from_micros(wait);
                     let taken = Taken { granted, remaining, wait };
-                    if let Next::Poll(pause) = lease.answered(ONE, asked, clock.read(now), taken) {
+                    if let Next::Poll(pause) =
+                        lease.answered(self.cost, asked, clock.read(now), taken)
+                    {
                         let pause = u64::try_from(pause.as_micros()).unwrap();
                         self.after(now, pause, Event::Poll { task });
                     }
@@ -154,6 +163,11 @@ impl Fleet {
         }
     }
 
+    /// One entry for each permit.
+    fn admit(&mut self, now: u64) {
+        self.admitted.extend((0..self.cost.get()).map(|_| now));
+    }
+
     fn request(&mut self, now: u64, task: usize, back: bool, first: bool) {
         self.offered += u64::from(first);
         if self.exact > 0 && task.is_multiple_of(self.exact) {
@@ -162,12 +176,12 @@ impl Fleet {
         }
         let (lease, clock) = &mut self.tasks[task];
         let here = clock.read(now);
-        let step = lease.take(ONE, here, first);
-        let want = lease.wants(ONE, here);
+        let step = lease.take(self.cost, here, first);
+        let want = lease.wants(self.cost, here);
         match step {
             // Another rule refused it.
-            Step::Granted { dies, .. } if back => lease.give_back(ONE, dies, here),
-            Step::Granted { .. } => self.admitted.push(now),
+            Step::Granted { dies, .. } if back => lease.give_back(self.cost, dies, here),
+            Step::Granted { .. } => self.admit(now),
             Step::Empty(_) => {}
             // It comes again in a millisecond, as one that waits does when it is told.
             Step::Unknown => {
@@ -205,6 +219,7 @@ struct Scenario {
     delays: Vec<u64>,
     given_back: u64,
     exact: usize,
+    cost: u32,
 }
 
 fn scenario(most_load: u32) -> impl Strategy<Value = Scenario> {
@@ -219,17 +234,21 @@ fn scenario(most_load: u32) -> impl Strategy<Value = Scenario> {
             let delays = prop::collection::vec(delay.clone(), 50..100);
             let spike = (0..1_700_u64, 0..clocks.len(), 1..300_u32, any::<bool>());
             let spikes = prop::collection::vec(spike, 0..40);
-            let rest = (loads, spikes, delays, 2_u64..20, 0_usize..4);
+            let cost = prop_oneof![Just(1_u32), 2..10_u32];
+            let rest = (loads, spikes, delays, 2_u64..20, 0_usize..4, cost);
             (Just((rate, burst, clocks)), rest).prop_map(
-                |((rate, burst, clocks), (loads, spikes, delays, given_back, exact))| Scenario {
-                    rate,
-                    burst: burst.max(rate.div_ceil(10)),
-                    clocks,
-                    loads,
-                    spikes,
-                    delays,
-                    given_back,
-                    exact,
+                |((rate, burst, clocks), (loads, spikes, delays, given_back, exact, cost))| {
+                    Scenario {
+                        rate,
+                        burst: burst.max(rate.div_ceil(10)),
+                        clocks,
+                        loads,
+                        spikes,
+                        delays,
+                        given_back,
+                        exact,
+                        cost,
+                    }
                 },
             )
         },
@@ -251,6 +270,7 @@ fn simulate(scenario: &Scenario) -> (Fleet, Meter) {
         delays: scenario.delays.clone().into_iter().cycle(),
         admitted: Vec::new(),
         offered: 0,
+        cost: count(scenario.cost),
     };
     for (task, loads) in scenario.loads.iter().enumerate() {
         for (turn, load) in loads.iter().enumerate() {
@@ -291,7 +311,7 @@ proptest! {
 }
 
 /// Each task offers `load`; the part of what is allowed that the fleet admitted after its burst.
-fn yield_of(rate: u32, tasks: usize, load: u32) -> f64 {
+fn yield_of(rate: u32, tasks: usize, load: u32, cost: u32) -> f64 {
     let clocks =
         (0..tasks as u64).map(|n| Skew { started: n * 1_000_003, fast: 100 - n as i64 * 50 });
     let scenario = Scenario {
@@ -303,30 +323,35 @@ fn yield_of(rate: u32, tasks: usize, load: u32) -> f64 {
         delays: vec![300, 700, 1_900, 450, 3_100],
         given_back: u64::MAX,
         exact: 0,
+        cost,
     };
     let (fleet, _) = simulate(&scenario);
     let seconds = 150.0 * TURN as f64 / 1e6;
-    let allowed = (f64::from(rate) * (seconds + 1.0)).min(fleet.offered as f64);
+    let offered = fleet.offered as f64 * f64::from(cost);
+    let allowed = (f64::from(rate) * (seconds + 1.0)).min(offered);
     fleet.admitted.len() as f64 / allowed
 }
 
 #[test]
 fn a_fleet_admits_what_its_rule_allows_when_more_is_offered_and_when_less_is() {
-    // Rate, tasks, requests in a second at each task.
-    for (rate, tasks, load) in [
-        (500, 5, 300),
-        (500, 5, 600),
-        (500, 5, 101),
-        (500, 5, 90),
-        (500, 5, 60),
-        (500, 1, 2_000),
-        (50, 5, 100),
-        (50, 5, 9),
-        (5_000, 4, 5_000),
-        (100, 1, 30),
+    // Rate, tasks, requests in a second at each task, what each takes.
+    for (rate, tasks, load, cost) in [
+        (500, 5, 300, 1),
+        (500, 5, 600, 1),
+        (500, 5, 101, 1),
+        (500, 5, 90, 1),
+        (500, 5, 60, 1),
+        (500, 1, 2_000, 1),
+        (50, 5, 100, 1),
+        (50, 5, 9, 1),
+        (5_000, 4, 5_000, 1),
+        (100, 1, 30, 1),
+        (5_000, 4, 1_000, 5),
+        (5_000, 4, 300, 5),
+        (5_000, 5, 180, 5),
     ] {
-        let part = yield_of(rate, tasks, load);
-        assert!(part >= 0.95, "{rate}/s, {tasks} tasks, {load}/s each: {part}");
+        let part = yield_of(rate, tasks, load, cost);
+        assert!(part >= 0.95, "{rate}/s, {tasks} tasks, {load}/s each, {cost} each: {part}");
     }
 }
 
