@@ -323,7 +323,7 @@ fn limits_and_policies_say_all_that_a_rule_can_be() {
     let [_, heavy, parallel] = &reports.limits[..] else { panic!("{:?}", reports.limits) };
     let fifty = 50.try_into().unwrap();
     assert_eq!(
-        (heavy.cost, &heavy.subject),
+        (heavy.cost.clone(), &heavy.subject),
         (Cost::Fixed(fifty), &Subject::Claim("tenant".into()))
     );
     assert_eq!(parallel.measure, Measure::Concurrency(10.try_into().unwrap()));
