@@ -196,7 +196,7 @@ async fn a_limit_counts_whom_an_expression_names_and_takes_what_it_says() {
         request.send().await.expect_status(status);
     }
     // Ten units: one, four, and five; then none is left.
-    for (size, status) in [(0, 200), (399, 200), (499, 429), (400, 200), (0, 429)] {
+    for (size, status) in [(0, 200), (399, 200), (500, 429), (400, 200), (0, 429)] {
         gateway.post("/sizes", vec![b'x'; size]).send().await.expect_status(status);
     }
 }
