@@ -50,10 +50,6 @@ pub struct Gateway {
 }
 
 /// What becomes of a request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is matched at once, and a box would cost every request an allocation"
-)]
 enum Verdict {
     Decided(Decision),
     Health,
