@@ -131,15 +131,20 @@ fn reserve(c: &mut Criterion) {
         let plan = limiter.prepare(&[rule("burst", Subject::Consumer)]);
         let route = limiter.prepare(&[rule("total", Subject::Route)]);
         let both = limiter.prepare(&[rule("burst", Subject::Consumer), rule("key", Subject::Key)]);
+        let most = NonZeroU32::MAX;
+        let in_flight =
+            Rule { measure: Measure::Concurrency(most), ..rule("parallel", Subject::Consumer) };
+        let parallel = limiter.prepare(&[in_flight]);
         let subjects = Subjects {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             consumer: Some("0198c6d2-7d5e-7c1a-9d0e-2f5b8a3c4d6e"),
             key: Some(KeySubject::ApiKey("4fGh7KlMnPq2RsTu")),
             facts: &NoFacts,
         };
-        let cases: [(&str, &[&RuleSet]); 4] = [
+        let cases: [(&str, &[&RuleSet]); 5] = [
             ("no rule", &[&none, &none]),
             ("one rule", &[&plan, &none]),
+            ("requests in flight", &[&parallel, &none]),
             ("two rules", &[&both, &none]),
             ("two rules in two sets", &[&plan, &route]),
         ];

@@ -25,9 +25,10 @@ mod redis_lab;
 mod resharding;
 
 use calm::on_a_calm_machine;
-use datahub_gateway::limits::{Period, Rule, Stopped, Subject};
+use datahub_gateway::limits::{Cost, Period, Rule, Stopped, Subject};
 use fleet::{Task, assert_bound, consumer, count, fleet, leased, load, permille, rate};
 use redis_lab::RedisCluster;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -180,4 +181,31 @@ async fn a_cluster_with_tls_and_a_password_is_used_and_no_name_is_a_key() {
     };
     assert_eq!(value.as_deref(), Some(&b"value"[..]));
     assert_eq!(task.limiter.vitals().fell_back_to_share, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_tasks_share_what_requests_cost() {
+    let _turn = TURN.lock().await;
+    let cluster = RedisCluster::start();
+    let tasks = fleet(&cluster, 5).await;
+    const LASTS: Duration = Duration::from_secs(3);
+    for (rule, slack) in [
+        (rate("exact", 500, Period::Second, 500), Duration::ZERO),
+        (leased("leased", 500, 500), Duration::from_millis(100)),
+    ] {
+        // In requests: a hundred in a second, and a hundred at once.
+        let rules = [Rule { cost: Cost::Fixed(NonZeroU32::new(5).unwrap()), ..rule }];
+        let origin = Instant::now();
+        let loads = tasks.iter().map(|task| load(task.clone(), &rules, "carol", 80, LASTS, origin));
+        let seen: Vec<_> = futures_util::future::join_all(loads).await.concat();
+        let admitted = count(&seen, fleet::End::Admitted);
+        let allowed = 100.0 + 100.0 * LASTS.as_secs_f64();
+        println!("{}: {} offered, {admitted} of {allowed} admitted", rules[0].id, seen.len());
+        // A machine that stalls answers too late, and then tasks fall back.
+        let late = |task: &Task| task.limiter.vitals().fell_back_to_share;
+        let late = u32::try_from(tasks.iter().map(late).sum::<u64>()).unwrap();
+        assert_bound(&seen, 100 + late, 100, slack);
+        assert_eq!(count(&seen, fleet::End::Unavailable), 0);
+        assert!(admitted as f64 >= 0.8 * allowed, "{admitted} of {allowed}");
+    }
 }

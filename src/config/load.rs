@@ -140,5 +140,8 @@ fn open<'a>(
     let vault = Vault::new(dir, environment);
     let watched = vec![dir.to_owned()];
     let language = Language::default();
-    Ok((file, Context { language, sources, lost, complete, findings, vault, watched }))
+    Ok((
+        file,
+        Context { language, claims: Vec::new(), sources, lost, complete, findings, vault, watched },
+    ))
 }

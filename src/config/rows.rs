@@ -204,6 +204,7 @@ fn compile_row(
     let vault = Vault::new(Path::new(&place), &nothing);
     let mut cx = Context {
         language: Language::default(),
+        claims: Vec::new(),
         sources: &sources,
         lost,
         complete,

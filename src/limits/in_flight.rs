@@ -40,7 +40,7 @@ impl InFlight {
         let left = most.get().checked_sub(*count + 1)?;
         *count += 1;
         drop(shard);
-        Some((Permit { of: Arc::clone(self), key }, left))
+        Some((Permit { of: Arc::clone(self), key: key.to_ne_bytes(), next: None }, left))
     }
 
     fn give_back(&self, key: u128) {
@@ -72,12 +72,15 @@ impl InFlight {
 /// One request in flight, of one rule and subject: over when it is dropped.
 pub(super) struct Permit {
     of: Arc<InFlight>,
-    key: u128,
+    /// As bytes, so that whatever holds a permit is not aligned to it.
+    key: [u8; 16],
+    /// Others of the same request.
+    next: Option<Box<Self>>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.of.give_back(self.key);
+        self.of.give_back(u128::from_ne_bytes(self.key));
     }
 }
 
@@ -87,20 +90,14 @@ impl fmt::Debug for Permit {
     }
 }
 
-/// The permits of one request: seldom more than one.
+/// The permits of one request: seldom more than one, and only others take memory of their own.
 #[derive(Debug, Default)]
-pub(super) struct Permits {
-    first: Option<Permit>,
-    rest: Vec<Permit>,
-}
+pub(super) struct Permits(Option<Permit>);
 
 impl Permits {
-    pub(super) fn push(&mut self, permit: Permit) {
-        if self.first.is_none() {
-            self.first = Some(permit);
-        } else {
-            self.rest.push(permit);
-        }
+    pub(super) fn push(&mut self, mut permit: Permit) {
+        permit.next = self.0.take().map(Box::new);
+        self.0 = Some(permit);
     }
 }
 

@@ -5,7 +5,8 @@
 //! counters can speak for, the request waits, under one deadline.
 //!
 //! Must stay true: a request that is let through without waiting allocates nothing here unless it
-//! meets more rules than [`Few`] holds, more than two sets of enforced rules, a rule in shadow mode
+//! meets more rules than [`Few`] holds, more than two sets of enforced rules, more than one rule of
+//! requests in flight, a header with several values that a rule counts by, a rule in shadow mode
 //! that would refuse, or a lease that it has renewed; the clock is read while the counters are held,
 //! so no counter ever sees time go back.
 

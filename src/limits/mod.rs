@@ -49,8 +49,8 @@ pub use grant::Grant;
 pub use limiter::Limiter;
 pub use refused::{Refused, Stopped, Unavailable};
 pub use rule::{
-    Cost, Measure, Mode, OnStoreFailure, Period, Plan, Precision, Quota, QuotaPeriod, Rate, Rule,
-    Scope, Subject,
+    Cost, MAX_CLAIMS, Measure, Mode, OnStoreFailure, Period, Plan, Precision, Quota, QuotaPeriod,
+    Rate, Rule, Scope, Subject,
 };
 pub use rule_set::RuleSet;
 pub use subject::{KeySubject, Subjects};

@@ -113,6 +113,9 @@ pub enum OnStoreFailure {
     Share,
 }
 
+/// So many different claims can be counted by; they are kept with each verified token.
+pub const MAX_CLAIMS: usize = 16;
+
 /// Whom a rule counts: each value of it has a counter of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {

@@ -8,7 +8,7 @@ use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
 use crate::expressions::Expression;
-use crate::limits::{Plan, Rule, RuleSet, Subject};
+use crate::limits::{MAX_CLAIMS, Plan, Rule, RuleSet, Subject};
 use crate::routing::HeaderEdits;
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
@@ -157,11 +157,9 @@ pub(super) fn policies(config: &Config, rows: &Rows, parts: &Parts) -> Policies 
     of_files.chain(withheld).chain(rows.policies().map(build(Origin::Row))).collect()
 }
 
-/// Claims that are kept with a token: so many of them at the most.
-const MAX_CLAIMS: usize = 16;
-
-/// The claims that rules count by and expressions read, those of the files first. The files have no more than there is room
-/// for; a rule of a row whose claim finds none counts consumers.
+/// The claims that rules count by and expressions read, those of the files first. The files have no
+/// more than there is room for; a rule of a row whose claim finds none counts consumers, and to an
+/// expression it is not there.
 pub(super) fn claims(config: &Config, rows: &Rows) -> Arc<[Arc<str>]> {
     let of_routes = config.routes.iter().flat_map(|route| &route.limits);
     let of_plans = config.plans.iter().flat_map(|plan| &plan.rules);

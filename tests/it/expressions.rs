@@ -156,3 +156,66 @@ async fn headers_are_computed_and_one_that_cannot_be_is_left_out() {
     let failures = [("expression", "route/all/request_headers/set/X-Echo")];
     gateway.metric_is("expression_errors_total", &failures, 3.0).await;
 }
+
+#[tokio::test]
+async fn a_limit_counts_whom_an_expression_names_and_takes_what_it_says() {
+    let gateway = described()
+        .route(
+            "tenants",
+            &reply(
+                "/tenants",
+                "jwt",
+                "ok",
+                "limits.each = { rate = \"2/h\", per = { expr = \"claims.tenant + ':' + request.method\" } }",
+            ),
+        )
+        .route(
+            "sizes",
+            &reply(
+                "/sizes",
+                "none",
+                "ok",
+                "limits.units = { rate = \"10/h\", cost = { expr = \"request.size / 100 + 1\" } }",
+            ),
+        )
+        .start()
+        .await;
+    let token = |subject: &str, tenant: &str| {
+        let claims = json!({ "sub": subject, "exp": 4_000_000_000_u64, "tenant": tenant });
+        gateway.sign_jwt(&claims)
+    };
+    for (method, subject, tenant, status) in [
+        ("GET", "acme", "north", 200),
+        ("GET", "zoe", "north", 200),
+        ("GET", "acme", "north", 429),
+        ("GET", "zoe", "north", 429),
+        ("POST", "acme", "north", 200),
+        ("GET", "acme", "south", 200),
+    ] {
+        let request = gateway.request(method, "/tenants").bearer(&token(subject, tenant));
+        request.send().await.expect_status(status);
+    }
+    // Ten units: one, four, and five; then none is left.
+    for (size, status) in [(0, 200), (399, 200), (500, 429), (400, 200), (0, 429)] {
+        gateway.post("/sizes", vec![b'x'; size]).send().await.expect_status(status);
+    }
+}
+
+#[tokio::test]
+async fn a_cost_that_cannot_be_told_is_one_and_none_is_more_than_there_can_be() {
+    let more = "limits.units = { rate = \"5/h\", cost = { expr = \"int(request.query.n)\" } }";
+    let gateway = described().route("all", &reply("/*", "none", "ok", more)).start().await;
+    for (target, status) in [
+        ("/", 200),
+        ("/?n=x", 200),
+        ("/?n=-7", 200),
+        ("/?n=0", 200),
+        ("/?n=9223372036854775807", 429),
+        ("/?n=1", 200),
+        ("/?n=1", 429),
+    ] {
+        gateway.get(target).send().await.expect_status(status);
+    }
+    let failures = [("expression", "route/all/limits/units/cost")];
+    gateway.metric_is("expression_errors_total", &failures, 1.0).await;
+}

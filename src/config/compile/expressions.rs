@@ -6,6 +6,7 @@ use crate::config::schema::{self, At, Computed};
 use crate::config::source::Span;
 use crate::expressions::{Expression, Mistake, Sees, Wanted};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A condition that may be left out: `when = "…"`.
 pub(crate) fn condition(
@@ -80,7 +81,10 @@ impl Context<'_> {
         wanted: Wanted,
     ) -> Option<Expression> {
         match self.language.compile(&at.value, place, sees, wanted) {
-            Ok(expression) => Some(expression),
+            Ok(expression) => {
+                self.claims.extend(expression.claims().map(|claim| (Arc::clone(claim), at.span)));
+                Some(expression)
+            }
             Err(mistakes) => {
                 for Mistake { at: place, message, label, help } in mistakes {
                     let span = self.inside(at, &place);

@@ -4,12 +4,15 @@ use super::expressions::value;
 use super::{Context, Owner};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::schema::{
-    self, At, CostForm, Entries, Limit, LimitOwner, PartOfRequest, PerForm, Text,
+    self, At, CostForm, Entries, File, Limit, LimitOwner, PartOfRequest, PerForm, Text,
 };
 use crate::config::source::Span;
 use crate::expressions::{Language, Sees, Wanted};
-use crate::limits::{Cost, Measure, Mode, OnStoreFailure, Precision, Rate, Rule, Scope, Subject};
+use crate::limits::{
+    Cost, MAX_CLAIMS, Measure, Mode, OnStoreFailure, Precision, Rate, Rule, Scope, Subject,
+};
 use http::HeaderName;
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -30,6 +33,34 @@ pub(crate) fn compile<W: LimitOwner>(
     let mut rules: Vec<Rule> = compiled.into_iter().collect::<Option<_>>()?;
     rules.sort_by(|one, other| one.name.cmp(&other.name));
     Some(rules)
+}
+
+/// All claims that limits of the files count by and expressions read are kept with each token, so there are not many.
+pub(crate) fn refuse_many_claims(file: &File, cx: &mut Context<'_>) {
+    let of_plans = file.plans.0.iter().flat_map(|(_, plan)| claims(&plan.value.limits));
+    let of_policies = file.policies.0.iter().flat_map(|(_, policy)| claims(&policy.value.limits));
+    let of_routes = file.routes.0.iter().flat_map(|(_, route)| claims(&route.value.limits));
+    let of_limits = of_plans.chain(of_policies).chain(of_routes);
+    let of_limits = of_limits.map(|claim| (claim.value.as_str(), claim.span));
+    let of_expressions = cx.claims.iter().map(|(claim, span)| (&**claim, *span));
+    let mut seen = BTreeSet::new();
+    let many = of_limits
+        .chain(of_expressions)
+        .find(|(claim, _)| seen.insert(*claim) && seen.len() > MAX_CLAIMS);
+    if let Some((_, span)) = many {
+        cx.report(
+            Diagnostic::error("limits count by too many claims")
+                .at(span, format!("more than {MAX_CLAIMS} different ones"))
+                .help("each is kept with every token; count by fewer"),
+        );
+    }
+}
+
+fn claims<W>(limits: &Entries<Limit<W>>) -> impl Iterator<Item = &At<String>> {
+    limits.0.iter().filter_map(|(_, limit)| match &limit.value.per.value {
+        PerForm::Part(part) => part.claim.as_ref(),
+        PerForm::Whom(_) => None,
+    })
 }
 
 /// The limits that count callers, and where they say so.
@@ -244,37 +275,49 @@ fn refuse_burst(owner: Owner<'_>, burst: Option<&At<u32>>, why: &str, cx: &mut C
 
 /// A task that counts for itself asks nobody else, and requests in flight are always counted so.
 fn refuse_idle<W>(owner: Owner<'_>, limit: &Limit<W>, cx: &mut Context<'_>) {
-    let (by, label, help) = match &limit.concurrency {
+    let (by, label) = match &limit.concurrency {
         Some(concurrency) => {
-            let label = "each task counts its own requests in flight";
-            (concurrency.span, label, "remove it; divide the number by the tasks you run")
+            refuse_fleet(owner, concurrency, &limit.scope, cx);
+            (concurrency.span, "each task counts its own requests in flight")
         }
         None if limit.scope.value == schema::Scope::Task => {
-            (limit.scope.span, "each task counts for itself", "")
+            (limit.scope.span, "each task counts for itself")
         }
         None => return,
     };
-    let in_flight = limit.concurrency.is_some();
-    let fleet = in_flight && limit.scope.value == schema::Scope::Fleet;
-    let keys = [
-        ("scope", if fleet { limit.scope.span } else { Span::NOWHERE }),
-        ("precision", limit.precision.span),
-        ("on_store_failure", limit.on_store_failure.span),
-    ];
+    let keys =
+        [("precision", limit.precision.span), ("on_store_failure", limit.on_store_failure.span)];
     for (key, span) in keys {
         if !span.is_somewhere() {
             continue;
         }
         let message = format!("`{key}` has no effect in {}", owner.subject());
-        let help = match in_flight {
-            true => help.to_owned(),
-            false => format!("remove `{key}`, or let the fleet count: `scope = \"fleet\"`"),
+        let help = match limit.concurrency {
+            Some(_) => format!("remove `{key}`"),
+            None => format!("remove `{key}`, or let the fleet count: `scope = \"fleet\"`"),
         };
         cx.report(
             Diagnostic::error(message)
                 .at(span, "nothing is counted in Redis")
                 .at(by, label)
                 .help(help),
+        );
+    }
+}
+
+fn refuse_fleet(
+    owner: Owner<'_>,
+    concurrency: &At<u32>,
+    scope: &At<schema::Scope>,
+    cx: &mut Context<'_>,
+) {
+    if scope.is_given() && scope.value == schema::Scope::Fleet {
+        let message = format!("{} cannot be counted for the fleet", owner.subject());
+        cx.report(
+            Diagnostic::error(message)
+                .at(scope.span, "only rates and quotas can")
+                .at(concurrency.span, "each task counts its own requests in flight")
+                .help("remove `scope`, and divide the number by the tasks that you run"),
         );
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Origins {
 pub(crate) struct Context<'a> {
     /// What expressions are written in.
     pub(crate) language: Language,
+    /// Claims that expressions read, and where.
+    pub(crate) claims: Vec<(Arc<str>, Span)>,
     /// The text.
     pub(crate) sources: &'a Sources,
     /// Keys that were taken out of the tree.
@@ -277,6 +279,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let upstream_names = names(&file.upstreams);
     let upstreams = upstreams::compile(&file.upstreams, cx);
     let routes = routes::compile(file, &upstream_names, cx);
+    limits::refuse_many_claims(file, cx);
     let fleet = fleet::compile(file, cx);
     let cloudwatch = cloudwatch::compile(&file.cloudwatch, &upstream_names, cx);
     let clients = clients::compile(file, &plan_names, cx);
