@@ -76,7 +76,10 @@ impl Lab {
         Authenticator::new(api_keys(), Vec::new(), directory, tokens, &remote, clock)
             .with_certificates(Certificates::new(
                 rules,
-                vec![("other".into(), Authority::new().trust()), ("secure".into(), Arc::clone(trust))],
+                vec![
+                    ("other".into(), Authority::new().trust()),
+                    ("secure".into(), Arc::clone(trust)),
+                ],
             ))
     }
 
@@ -193,9 +196,12 @@ async fn a_chain_is_verified_again_when_the_trust_changes_and_every_five_minutes
     let rules = CertificateRules::default;
     let ours = lab.authenticator(rules(), &lab.authority.trust());
     let theirs = lab.authenticator(rules(), &Authority::new().trust());
-    for (authenticator, expected) in
-        [(&ours, "a caller"), (&theirs, "wrong_issuer"), (&theirs, "wrong_issuer"), (&ours, "a caller")]
-    {
+    for (authenticator, expected) in [
+        (&ours, "a caller"),
+        (&theirs, "wrong_issuer"),
+        (&theirs, "wrong_issuer"),
+        (&ours, "a caller"),
+    ] {
         assert_eq!(reason(identify(authenticator, &shown).await), expected);
     }
     // The same authorities read again are the same trust.
