@@ -3,7 +3,8 @@
 //! `tests/golden/config/*.txt` are cases: the files of a folder, then the report (of a check, `at the
 //! start` or `of a reload`). A folder also has
 //! a `conf/base.toml` with a listener, the upstream `billing`, the plan `free` and an issuer, unless
-//! the case brings its own. `UPDATE_GOLDEN=1` writes the reports anew; read the difference before it
+//! the case brings its own; a file that is only `<chain>` or `<key>` becomes a certificate or its key.
+//! `UPDATE_GOLDEN=1` writes the reports anew; read the difference before it
 //! is committed.
 
 #![expect(
@@ -140,7 +141,13 @@ fn every_error_is_told_with_its_place_its_reason_and_a_way_out() {
         let (files, secrets, expected) = case(&text);
         let own = files.iter().any(|(file, ..)| file.starts_with("conf/base."));
         let folder = Folder::with(if own { &[] } else { &[("conf/base.toml", BASE)] });
+        let (chain, key) = certificate("api.example.com");
         for (file, mode, text) in &files {
+            let text = match text.trim_end() {
+                "<chain>" => &chain,
+                "<key>" => &key,
+                _ => text,
+            };
             folder.write(file, text, *mode);
         }
         let told = match folder.load_with(secrets) {
@@ -206,6 +213,7 @@ fn the_shipped_configuration_and_its_examples_can_be_run() {
         if entry.file_name() == "tls" {
             folder.write("conf/tls/chain.pem", &chain, 0o644);
             folder.write("conf/tls/private-ca.pem", &chain, 0o644);
+            folder.write("conf/tls/partners.pem", &chain, 0o644);
             folder.write("conf/tls/key.pem", &key, 0o600);
         }
         let given: &dyn Fn(&str) -> Option<OsString> =
@@ -213,7 +221,9 @@ fn the_shipped_configuration_and_its_examples_can_be_run() {
         let loaded = config::load_in(&folder.conf(), SecretFiles::Leave, given)
             .unwrap_or_else(|report| panic!("{:?}\n{report}", entry.file_name()));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-        assert_eq!(loaded.config.certificates.len(), usize::from(entry.file_name() == "tls"));
+        let tls = usize::from(entry.file_name() == "tls");
+        assert_eq!(loaded.config.certificates.len(), 2 * tls);
+        assert_eq!(loaded.config.clients.len(), tls);
         examples += 1;
     }
     assert_eq!(examples, 7);

@@ -76,6 +76,8 @@ pub use tokens::TokenCache;
 #[cfg(test)]
 mod authenticator_tests;
 #[cfg(test)]
+mod certificate_tests;
+#[cfg(test)]
 mod directory_tests;
 #[cfg(test)]
 mod fake;

@@ -368,7 +368,7 @@ async fn an_identity_ends_on_an_open_connection_when_its_certificate_does() {
     let gateway = clients.before(&origin).await;
     let short = clients.authority.client_with(|params| {
         named("alice")(params);
-        params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(4);
+        params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(6);
     });
     let client = http1(&gateway, &short);
     client.get("/mtls/x").send().await.expect_status(200);
