@@ -107,7 +107,7 @@ pub(super) async fn a_key_comes_back_as_it_was_issued<P: Place>() {
     let issued = lab.store.issue_key(&me(), new).await.unwrap();
     assert_eq!((&*issued.consumer, issued.name.as_deref()), ("alice", Some("ci")));
     assert_eq!(lab.store.key(issued.id).await.unwrap(), issued);
-    assert_eq!(lab.store.keys(None, ALL).await.unwrap(), [issued.clone()]);
+    assert_eq!(lab.store.keys(None, ALL).await.unwrap(), std::slice::from_ref(&issued));
     assert_eq!(*issued.addresses, networks(&["10.0.0.0/8", "2001:db8::7/128"]));
     assert_eq!(issued.last_used_at, None);
     let Answer::Known { row, revision } = lab.look_up_key(proof.id).await else {
