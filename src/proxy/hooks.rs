@@ -137,6 +137,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
         forward::forget_spelling(session.req_header_mut());
+        hop::close_when_told(session);
         ctx.meet(session);
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
