@@ -13,6 +13,7 @@ pub(crate) fn rows() -> Vec<Case> {
 }
 
 /// One that says both hopes that two parties choose differently.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn both() -> Vec<Case> {
     vec![
         refused(
@@ -132,6 +133,7 @@ fn encodings() -> Vec<Case> {
     [&good[..], &bad, &torn, &old].concat()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn lengths() -> Vec<Case> {
     macro_rules! length {
         ($value:expr) => {

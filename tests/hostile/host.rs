@@ -5,6 +5,7 @@ use crate::case::{Case, host, kept, passed, refused};
 const BAD: &str = "bad_host";
 const GET: &str = "GET /a HTTP/1.1";
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn rows() -> Vec<Case> {
     let bad = [
         b"GET /a HTTP/1.1\r\n\r\n",

@@ -15,13 +15,25 @@
 mod support;
 
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod case;
 #[cfg(test)]
 mod chunks;
 #[cfg(test)]
 mod closed;
 #[cfg(test)]
+mod costs;
+#[cfg(test)]
 mod framing;
+#[cfg(test)]
+mod h2_frames;
+#[cfg(test)]
+mod h2_heads;
+#[cfg(test)]
+mod h2_table;
+#[cfg(test)]
+mod h2_wire;
 #[cfg(test)]
 mod head;
 #[cfg(test)]
@@ -32,6 +44,8 @@ mod host;
 mod identity;
 #[cfg(test)]
 mod recorder;
+#[cfg(test)]
+mod series;
 #[cfg(test)]
 mod table;
 #[cfg(test)]

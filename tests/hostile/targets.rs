@@ -4,6 +4,7 @@ use crate::case::{Case, kept, passed, refused, target};
 
 const BAD: &str = "bad_target";
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn rows() -> Vec<Case> {
     // Refused as bytes, before anything is decided.
     let bytes = [
