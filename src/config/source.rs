@@ -226,7 +226,7 @@ mod tests {
             ("{ url = \"hunter2\", key = \"x\" }", "{ url = **********************"),
             (
                 "set = { Authorization = \"hunter2\", x = 1 }",
-                "set = { Authorization = *******************",
+                "set = { Authorization = ******************",
             ),
             ("set = { \"set-cookie\" = \"hunter2\" }", "set = { \"set-cookie\" = ***********"),
             ("monkey = \"x\"", "monkey = \"x\""),
