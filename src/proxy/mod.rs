@@ -6,7 +6,8 @@
 //! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
-pub mod client;
+pub mod chunks;
+mod client;
 pub mod connection;
 pub mod drain;
 pub mod exchange;
