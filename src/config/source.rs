@@ -168,11 +168,16 @@ fn read_text(path: &Path) -> Result<String, String> {
 pub(crate) const SECRETS: [&str; 7] =
     ["secret", "secrets", "pepper", "key", "token", "url", "replica_url"];
 
+/// Header fields that carry one, in lower case.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "password"];
+
 /// Hides what looks like a secret that stands in a file, byte for byte: reports go to logs.
 pub(crate) fn mask(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        match SECRETS.iter().find_map(|key| literal_after(line, key)) {
+        let lower = line.to_ascii_lowercase();
+        let keys = SECRETS.iter().chain(&CREDENTIALS);
+        match keys.filter_map(|key| literal_after(&lower, key)).min() {
             Some(from) => {
                 let (open, hidden) = line.split_at(from);
                 shown.push_str(open);
@@ -218,6 +223,12 @@ mod tests {
             ("secret = [\"hunter2\"]", "secret = ***********"),
             ("url = \"postgres://u:hunter2@db/x\"", "url = ***************************"),
             ("url = \"env:DATABASE_URL\"", "url = \"env:DATABASE_URL\""),
+            ("{ url = \"hunter2\", key = \"x\" }", "{ url = **********************"),
+            (
+                "set = { Authorization = \"hunter2\", x = 1 }",
+                "set = { Authorization = ******************",
+            ),
+            ("set = { \"set-cookie\" = \"hunter2\" }", "set = { \"set-cookie\" = ***********"),
             ("monkey = \"x\"", "monkey = \"x\""),
             ("per = \"key\"", "per = \"key\""),
         ] {

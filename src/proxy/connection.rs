@@ -182,7 +182,7 @@ impl Heads {
             }
             if let Some(end) = wire::head_end(&buf, searched) {
                 return match wire::check(buf.get(..end).unwrap_or_default(), self.limits.head) {
-                    Ok(body) => HeadRead::Complete(self.divide(buf, end, body)),
+                    Ok(body) => self.divide(buf, end, body),
                     Err(bad) => HeadRead::Bad(bad),
                 };
             }
@@ -200,11 +200,14 @@ impl Heads {
     }
 
     /// Keeps what is not of this message, and lets the connection give no more than its rest.
-    fn divide(&mut self, mut buf: BytesMut, head: usize, body: Body) -> BytesMut {
+    fn divide(&mut self, mut buf: BytesMut, head: usize, body: Body) -> HeadRead {
         let rest = match body {
             Body::None => Some(0),
             Body::Length(length) => Some(length),
-            Body::Unknown => None,
+            Body::Chunks if !self.gate.follow(buf.get(head..).unwrap_or_default()) => {
+                return HeadRead::Bad(BadHead::Framing);
+            }
+            Body::Chunks | Body::Unknown => None,
         };
         if let Some(length) = rest {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -214,7 +217,7 @@ impl Heads {
             }
             self.gate.limit(end.saturating_sub(buf.len()) as u64);
         }
-        buf
+        HeadRead::Complete(buf)
     }
 
     /// Waits for the next request's first bytes. Nothing is allocated until they are there.

@@ -4,6 +4,7 @@
 //! a fault of the client. The gate is shared between the connection, which knows where the message
 //! ends, and its byte stream, which Pingora reads.
 
+use super::chunks::{Chunks, Step};
 use super::stream::Transport;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Gate {
     bytes: AtomicU64,
+    /// The body that is being read, if it is in chunks.
+    chunks: Mutex<Option<Chunks>>,
     left: Mutex<Option<Box<dyn Transport>>>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { bytes: AtomicU64::new(Self::OPEN), left: Mutex::new(None) }
+        Self { bytes: AtomicU64::new(Self::OPEN), chunks: Mutex::new(None), left: Mutex::new(None) }
     }
 }
 
@@ -26,7 +29,15 @@ impl Gate {
 
     /// Lets everything through.
     pub fn open(&self) {
+        *self.chunks.lock() = None;
         self.limit(Self::OPEN);
+    }
+
+    /// Reads along with a body in chunks that begins so; whether it can be one.
+    #[must_use]
+    pub fn follow(&self, begin: &[u8]) -> bool {
+        *self.chunks.lock() = Some(Chunks::default());
+        self.misplaced(begin).is_none()
     }
 
     /// Lets so many bytes through; at none, a read only notices that the client is gone.
@@ -50,11 +61,26 @@ impl Gate {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// So many were read.
-    pub(super) fn passed(&self, bytes: usize) {
+    /// These were read. Where one of them cannot stand in a body of chunks, its place is given; none
+    /// that comes after can.
+    pub(super) fn passed(&self, bytes: &[u8]) -> Option<usize> {
         let left = self.bytes();
-        if left != Self::OPEN {
-            self.limit(left.saturating_sub(bytes as u64));
+        if left == Self::OPEN {
+            return self.misplaced(bytes);
+        }
+        self.limit(left.saturating_sub(bytes.len() as u64));
+        None
+    }
+
+    fn misplaced(&self, bytes: &[u8]) -> Option<usize> {
+        let mut following = self.chunks.lock();
+        match following.as_mut()?.read(bytes) {
+            Step::More => None,
+            Step::Bad(at) => Some(at),
+            Step::End(_) => {
+                *following = None;
+                None
+            }
         }
     }
 }

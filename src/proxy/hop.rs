@@ -27,6 +27,15 @@ pub(super) fn strip(response: &mut HeaderMap, status: u16) {
     }
 }
 
+/// Ends the connection after this request where any `Connection` says so; Pingora reads the first.
+pub(super) fn close_when_told(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    let several = headers.get_all(CONNECTION).iter().nth(1).is_some();
+    if several && options(headers).any(|option| option.eq_ignore_ascii_case(b"close")) {
+        session.set_keepalive(None);
+    }
+}
+
 /// Whether the client asks for a WebSocket, in so many words and without a body (RFC 6455 4.1). Only
 /// such a request may go on to be something else than HTTP.
 pub(super) fn is_websocket(request: &RequestHeader) -> bool {

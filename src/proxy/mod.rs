@@ -7,6 +7,7 @@
 //! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
+pub mod chunks;
 pub mod client;
 pub mod complaint;
 pub mod connection;

@@ -37,7 +37,9 @@ pub enum Body {
     None,
     /// So many bytes.
     Length(u64),
-    /// Chunks, or another protocol: how much there is shows when it is read.
+    /// Chunks: how much there is shows when it is read.
+    Chunks,
+    /// Perhaps another protocol.
     Unknown,
 }
 
@@ -57,6 +59,7 @@ impl Framing<'_> {
         match (self.encodings, self.upgrade, self.length) {
             (0, false, 0) => Body::None,
             (0, false, length) => Body::Length(length),
+            (_, false, _) => Body::Chunks,
             _ => Body::Unknown,
         }
     }
@@ -305,7 +308,7 @@ mod tests {
                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999999999\r\n\r\n",
                 Body::Length(999_999_999_999_999_999),
             ),
-            ("POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Body::Unknown),
+            ("POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Body::Chunks),
             ("GET / HTTP/1.1\r\nHost: a\r\nupgrade: websocket\r\n\r\n", Body::Unknown),
         ] {
             assert_eq!(check(head.as_bytes(), CAPS), Ok(body), "{head:?}");
