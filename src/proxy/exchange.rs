@@ -5,6 +5,7 @@
 //! they end with the request however it ends.
 
 use super::client::Client;
+use super::filter::Visits;
 use super::passage::Passage;
 use super::pipeline::{Admission, Trail};
 use super::rejection::{BadHead, Rejection};
@@ -50,6 +51,8 @@ pub struct Exchange {
     pub status: u16,
     /// Route and caller, as far as they are known.
     pub trail: Trail,
+    /// Its visits to the filters.
+    pub filters: Visits,
     /// Where it came from.
     pub client: Client,
     /// Its place in a distributed trace.
@@ -74,6 +77,7 @@ impl Exchange {
             rejection: None,
             status: 0,
             trail: Trail::default(),
+            filters: Visits::default(),
             client: Client { peer: nowhere, address: nowhere.ip(), trusted: false },
             trace: TraceContext::start(false),
             received: 0,

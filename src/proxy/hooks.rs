@@ -7,6 +7,7 @@ use super::account;
 use super::drain::Drain;
 use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
+use super::filter::{Chain, Point};
 use super::forward::{self, Arrival};
 use super::head::Head;
 use super::hop;
@@ -40,6 +41,8 @@ const HEALTH_PATH: &str = "/health";
 pub struct Gateway {
     /// The snapshot in force.
     pub live: Arc<Live>,
+    /// The filters of who embeds the gateway.
+    pub filters: Chain,
     /// What outlives snapshots.
     pub parts: Parts,
     /// Where the process stands.
@@ -68,9 +71,14 @@ impl Gateway {
         {
             return Ok(Verdict::Health);
         }
-        let decided = pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail).await;
+        let (limiter, filters) = (&self.parts.limiter, &mut ctx.filters);
+        let decided = pipeline::decide(&snapshot, limiter, &head, filters, &mut ctx.trail).await;
         let outcome = match &decided {
-            Ok(Decision::Admit(_)) => Some(Outcome::Admitted),
+            Ok(Decision::Admit(_) | Decision::Answer(..)) => Some(Outcome::Admitted),
+            // The limits have taken it.
+            Err(Rejection::Filter(stopped)) if stopped.point == Point::Admitted => {
+                Some(Outcome::Admitted)
+            }
             Err(Rejection::Limit(_)) => Some(Outcome::Refused),
             Ok(Decision::Preflight(_)) | Err(_) => None,
         };
@@ -91,6 +99,10 @@ impl Gateway {
             Decision::Preflight(answer) => {
                 ctx.stage = Stage::Answered(None);
                 ctx.status = reply::preflight(session, ctx, answer).await?;
+                return Ok(true);
+            }
+            Decision::Answer(admission, answer) => {
+                ctx.status = reply::filtered(session, ctx, admission, answer).await?;
                 return Ok(true);
             }
             Decision::Admit(admission) => admission,
@@ -138,6 +150,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
         forward::forget_spelling(session.req_header_mut());
         ctx.meet(session);
+        ctx.filters = self.filters.begin(ctx.request_id(), ctx.began_at);
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
             Ok(Verdict::Health) => {
@@ -243,6 +256,7 @@ impl ProxyHttp for Gateway {
         forward::join_cookies(&mut parts.headers)?;
         forward::host(&mut parts, route.rewrite.host.as_ref(), target.authority(), here)?;
         forward::edit(&mut parts.headers, &route.rewrite.request);
+        ctx.filters.edit(&mut parts.headers);
         forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
         *request = parts.into();
         if let Some(ends) = ends {
@@ -278,6 +292,9 @@ impl ProxyHttp for Gateway {
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
             forward::edit(&mut parts.headers, &route.rewrite.response);
+        }
+        if let Err(stopped) = ctx.filters.response(parts.status, &mut parts.headers).await {
+            return Self::stop(ctx, stopped);
         }
         *response = parts.into();
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A request meets the files in this order: `stream` with `gate` and `stall`, `waits`, `connection`
 //! and `http2` (bytes, deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls),
-//! `client` and `head` (who and what), `pipeline` with `policies` (may it), `passage`, `forward`, `hop`, `watchdog`
+//! `client` and `head` (who and what), `pipeline` with `policies` and `filter` (may it), `passage`, `forward`, `hop`, `watchdog`
 //! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
@@ -11,6 +11,7 @@ pub mod connection;
 pub mod drain;
 pub mod exchange;
 mod failure;
+pub mod filter;
 mod forward;
 pub mod gate;
 pub mod head;

@@ -3,6 +3,7 @@
 //! Must stay true: every action passes every check before it; only a CORS preflight, which
 //! browsers send without credentials, comes before them. Only this file makes an [`Admission`].
 
+use super::filter::{Answer, Visits};
 use super::head::Head;
 use super::policies::Policies;
 use super::rejection::Rejection;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub enum Decision {
     /// The route's action runs.
     Admit(Admission),
+    /// A filter has an answer in place of the route's action.
+    Answer(Admission, Box<Answer>),
     /// A browser learns what it may send.
     Preflight(Preflight),
 }
@@ -51,11 +54,13 @@ pub async fn decide(
     snapshot: &Snapshot,
     limiter: &Limiter,
     head: &Head<'_>,
+    filters: &mut Visits,
     trail: &mut Trail,
 ) -> Result<Decision, Rejection> {
     if let Some(preflight) = preflight(snapshot, head, trail) {
         return Ok(Decision::Preflight(preflight));
     }
+    filters.request(head).await?;
     let route = snapshot.routes.find(&head.asked())?;
     trail.route = Some(Arc::clone(route));
     head.check_body(route.max_body, route.require_length)?;
@@ -73,7 +78,11 @@ pub async fn decide(
         None => None,
     };
     let grant = reserve(limiter, plan, route, &policies, head, trail).await?;
-    Ok(Decision::Admit(Admission { grant, _made_here: () }))
+    let admission = Admission { grant, _made_here: () };
+    Ok(match filters.admitted(snapshot, head, route, caller).await? {
+        Some(answer) => Decision::Answer(admission, answer),
+        None => Decision::Admit(admission),
+    })
 }
 
 /// Takes one request from the caller's plan, from the route with its policies, and from the

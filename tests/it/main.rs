@@ -25,6 +25,8 @@ mod draining;
 #[cfg(test)]
 mod driven;
 #[cfg(test)]
+mod embedding;
+#[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod forwarding;

@@ -10,6 +10,7 @@
 
 mod answers;
 mod exposition;
+mod filter;
 mod fine;
 mod process;
 mod readings;
@@ -19,6 +20,7 @@ mod scalars;
 mod series;
 mod upstream;
 
+pub use filter::FilterMetrics;
 pub use readings::{Metric, Reading};
 pub use route::RouteMetrics;
 pub use rule::RuleMetrics;
@@ -119,6 +121,7 @@ impl Metrics {
         self.series.routes.retain();
         self.series.upstreams.retain();
         self.series.rules.retain();
+        self.series.filters.retain();
     }
 
     /// The series of one route.
@@ -137,6 +140,12 @@ impl Metrics {
     #[must_use]
     pub fn rule(&self, id: &str) -> RuleMetrics {
         RuleMetrics::new(self.series.rules.series(id))
+    }
+
+    /// The series of one filter.
+    #[must_use]
+    pub fn filter(&self, name: &str) -> FilterMetrics {
+        FilterMetrics::new(self.series.filters.series(name))
     }
 
     /// A request of a client was answered, whatever its route; not a question for health. Without a
@@ -286,11 +295,15 @@ mod tests {
 
     /// Counts something of everything.
     fn count(metrics: &Metrics) {
-        let (route, upstream, rule) = (
+        let (route, upstream, rule, filter) = (
             metrics.route("orders"),
             metrics.upstream("billing"),
             metrics.rule("plan/basic/burst"),
+            metrics.filter("signer"),
         );
+        filter.observe(Duration::from_micros(20));
+        filter.refused();
+        filter.failed("panic");
         route.observe(StatusCode::OK, Duration::from_micros(700));
         route.observe(StatusCode::NOT_FOUND, Duration::from_secs(60));
         route.rejected("no_credential");
@@ -360,6 +373,10 @@ mod tests {
             r#"gateway_upstream_endpoint_up{upstream="billing",endpoint="10.0.0.2:80"} 0"#,
             r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="enforce"} 1"#,
             r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="shadow"} 2"#,
+            r#"gateway_filter_duration_seconds_count{filter="signer"} 1"#,
+            r#"gateway_filter_refusals_total{filter="signer"} 1"#,
+            r#"gateway_filter_answers_total{filter="signer"} 0"#,
+            r#"gateway_filter_failures_total{filter="signer",kind="panic"} 1"#,
             r#"gateway_heads_refused_total{code="head_timeout"} 1"#,
             r#"gateway_connections_total{listener="public"} 1"#,
             r#"gateway_connections_refused_total{reason="limit"} 1"#,
