@@ -61,6 +61,8 @@ pub mod admin;
 pub mod auth;
 pub mod cli;
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod limits;
 pub mod proxy;
 pub mod routing;
