@@ -120,6 +120,31 @@ mod tests {
         }
     }
 
+    /// Name and version of every package of a lock file.
+    fn packages<'l>(lock: &'l str) -> Vec<(&'l str, &'l str)> {
+        let text = |package: &'l str, key: &str| {
+            let (_, rest) = package.split_once(key).unwrap();
+            rest.split('"').next().unwrap()
+        };
+        let all = lock.split("[[package]]").skip(1);
+        all.map(|package| (text(package, "name = \""), text(package, "version = \""))).collect()
+    }
+
+    #[test]
+    fn what_is_fuzzed_is_built_from_the_same_crates() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let ours = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+        let fuzzed = fs::read_to_string(root.join("fuzz/Cargo.lock")).unwrap();
+        let (ours, own) = (packages(&ours), ["arbitrary", "datahub-gateway-fuzz", "libfuzzer-sys"]);
+        let other: Vec<_> = packages(&fuzzed)
+            .into_iter()
+            .filter(|package| !ours.contains(package) && !own.contains(&package.0))
+            .collect();
+        let way =
+            "cp Cargo.lock fuzz/ && (cd fuzz && cargo metadata --format-version 1 >/dev/null)";
+        assert!(other.is_empty(), "{other:?}; {way}");
+    }
+
     #[test]
     fn every_target_is_one_of_libfuzzer() {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
