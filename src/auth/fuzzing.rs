@@ -9,6 +9,14 @@ use crate::telemetry::Clock;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a good token says.
+pub struct Believed {
+    /// The consumer's name.
+    pub consumer: Arc<str>,
+    /// Its scopes.
+    pub scopes: Arc<[Arc<str>]>,
+}
+
 /// One issuer with one secret, at one moment.
 pub struct Verifier {
     issuers: Issuers,
@@ -39,10 +47,10 @@ impl Verifier {
         Ok(Self { issuers: Issuers::new(vec![Arc::new(issuer)], &remote), now })
     }
 
-    /// The consumer's name and the scopes of a token, if it is good.
+    /// What a token says, if it is good.
     #[must_use]
-    pub fn verify(&self, token: &[u8]) -> Option<(Arc<str>, Arc<[Arc<str>]>)> {
+    pub fn verify(&self, token: &[u8]) -> Option<Believed> {
         let (verified, _) = self.issuers.verify(token, self.now).ok()?;
-        Some((verified.consumer, verified.scopes))
+        Some(Believed { consumer: verified.consumer, scopes: verified.scopes })
     }
 }

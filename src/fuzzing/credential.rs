@@ -14,13 +14,14 @@ const LENGTH: usize = 8 + 16 + 1 + 27 + 6;
 
 /// A key that is read has the one form, and no other text is read as the same key. Bytes that are no
 /// key are made the random part of one.
-pub fn api_key(data: &[u8]) {
+pub fn api_key(data: &[u8]) -> bool {
     let form = KeyForm::new(&ApiKeys {
         environment: "test".into(),
         header: http::HeaderName::from_static("x-api-key"),
         pepper: vec![7; 32],
     });
-    if let Ok(key) = form.parse(data) {
+    let parsed = form.parse(data);
+    if let Ok(key) = &parsed {
         let text = std::str::from_utf8(data).unwrap_or_default();
         assert_eq!(text.len(), LENGTH);
         assert!(text.starts_with(&format!("{PREFIX}{}_", key.id())), "{text}");
@@ -42,6 +43,7 @@ pub fn api_key(data: &[u8]) {
     {
         assert!(form.parse(longer.as_bytes()).is_err(), "{longer:?}");
     }
+    parsed.is_ok()
 }
 
 /// A key whose id and secret are taken from `data`.
@@ -74,7 +76,7 @@ const NOW: u64 = 1_800_000_000;
 
 /// A token that is believed was signed with the secret, is of the issuer and for us, has not ended, and
 /// has one spelling. Two lines are a header and claims, which are signed; anything else is a token.
-pub fn token(data: &[u8]) {
+pub fn token(data: &[u8]) -> bool {
     let made = Verifier::new(SECRET, ISS, AUD, Duration::from_secs(NOW));
     let Ok(verifier) = made else { panic!("the secret is long enough") };
     let lines = data.iter().position(|&byte| byte == b'\n').map(|at| data.split_at(at));
@@ -82,7 +84,7 @@ pub fn token(data: &[u8]) {
         Some((header, claims)) => sign(header, claims.get(1..).unwrap_or_default()).into_bytes(),
         None => data.to_vec(),
     };
-    let Some((consumer, scopes)) = verifier.verify(&token) else { return };
+    let Some(believed) = verifier.verify(&token) else { return false };
     let text = std::str::from_utf8(&token).unwrap_or_default();
     let parts: Vec<&str> = text.split('.').collect();
     let &[header, payload, signature] = parts.as_slice() else { panic!("{text}") };
@@ -101,13 +103,14 @@ pub fn token(data: &[u8]) {
     assert!(claims.get("exp").and_then(Value::as_f64).is_some_and(|end| end > now), "{claims}");
     let begun = claims.get("nbf").is_none_or(|at| at.as_f64().is_some_and(|at| at <= now));
     assert!(begun, "{claims}");
-    assert_eq!(claims.get("sub").and_then(Value::as_str), Some(&*consumer), "{claims}");
-    for scope in scopes.iter() {
+    assert_eq!(claims.get("sub").and_then(Value::as_str), Some(&*believed.consumer), "{claims}");
+    for scope in believed.scopes.iter() {
         assert!(payload_names(&claims, scope), "{scope} of {claims}");
     }
     for other in [format!("{text}="), format!("{text}."), format!(" {text}"), format!("{text}A")] {
         assert!(verifier.verify(other.as_bytes()).is_none(), "{other}");
     }
+    true
 }
 
 /// Whether the scopes of these claims have this one.

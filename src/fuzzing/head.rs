@@ -11,11 +11,11 @@ const CAPS: HeadCaps = HeadCaps { bytes: 16 * 1024, fields: 64, target: 8 * 1024
 
 /// A head that is accepted is read by another parser, field by field, as we read it; and there is no
 /// doubt where its message ends.
-pub fn head(data: &[u8]) {
-    let Some(end) = wire::head_end(data, 0) else { return };
+pub fn head(data: &[u8]) -> bool {
+    let Some(end) = wire::head_end(data, 0) else { return false };
     let head = data.get(..end).unwrap_or_default();
     assert!(head.ends_with(b"\r\n\r\n"));
-    let Ok(body) = wire::check(head, CAPS) else { return };
+    let Ok(body) = wire::check(head, CAPS) else { return false };
     let mut fields = [httparse::EMPTY_HEADER; CAPS.fields];
     let mut request = httparse::Request::new(&mut fields);
     let parsed = request.parse(head);
@@ -68,13 +68,14 @@ pub fn head(data: &[u8]) {
         Body::Unknown => {}
     }
     assert!(encodings == 0 || body == Body::Unknown, "chunks have no length");
+    true
 }
 
 /// Whose address a request has is never the client's own claim. The first byte chooses who is at the
 /// other end; each further line is a field.
-pub fn forwarded_for(data: &[u8]) {
-    let Some((&first, rest)) = data.split_first() else { return };
-    let Ok(net) = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8) else { return };
+pub fn forwarded_for(data: &[u8]) -> bool {
+    let Some((&first, rest)) = data.split_first() else { return false };
+    let Ok(net) = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8) else { return false };
     let trusted = [IpNet::V4(net)];
     let believed = first & 1 == 1;
     let ip = IpAddr::V4(Ipv4Addr::new(if believed { 10 } else { 192 }, 0, 2, 7));
@@ -115,6 +116,7 @@ pub fn forwarded_for(data: &[u8]) {
         let longer = [rest, b", 198.51.100.9, 10.1.1.1"].concat();
         assert_eq!(resolve(&longer).address.to_string(), "198.51.100.9");
     }
+    client.address != ip
 }
 
 fn last_line(lines: &[u8]) -> &[u8] {
@@ -122,8 +124,8 @@ fn last_line(lines: &[u8]) -> &[u8] {
 }
 
 /// A trace that is resumed is the one that was named, and is named on in the standard's form.
-pub fn traceparent(data: &[u8]) {
-    let Some(trace) = TraceContext::resume(data) else { return };
+pub fn traceparent(data: &[u8]) -> bool {
+    let Some(trace) = TraceContext::resume(data) else { return false };
     let named = data.get(3..35).unwrap_or_default();
     assert_eq!(trace.trace_id().as_bytes(), named);
     assert_eq!(trace.parent_id().map(str::as_bytes), data.get(36..52));
@@ -138,4 +140,5 @@ pub fn traceparent(data: &[u8]) {
     let next = next.map(|next| (next.trace_id().to_owned(), next.parent_id().map(str::to_owned)));
     let expected = (trace.trace_id().to_owned(), Some(trace.span_id().to_owned()));
     assert_eq!(next, Some(expected));
+    true
 }

@@ -5,13 +5,13 @@ use crate::routing::{Target, parse_host};
 use std::net::Ipv6Addr;
 
 /// A request target that is accepted has one path, which says what it says to any server.
-pub fn target(data: &[u8]) {
-    let Ok(raw) = std::str::from_utf8(data) else { return };
-    let Ok(target) = Target::parse(raw) else { return };
+pub fn target(data: &[u8]) -> bool {
+    let Ok(raw) = std::str::from_utf8(data) else { return false };
+    let Ok(target) = Target::parse(raw) else { return false };
     let path = target.path();
     if path == "*" {
         assert_eq!(raw, "*");
-        return;
+        return true;
     }
     assert!(path.starts_with('/') && !path.contains("//"), "{path:?}");
     assert!(!path.split('/').any(|segment| matches!(segment, "." | "..")), "{path:?}");
@@ -40,12 +40,13 @@ pub fn target(data: &[u8]) {
         again.as_ref().is_ok_and(|again| again.path() == path && again.query() == target.query()),
         "{wire:?} is read as {again:?}"
     );
+    true
 }
 
 /// A host that is accepted has one spelling, whatever port and case it came with.
-pub fn host(data: &[u8]) {
-    let Ok(raw) = std::str::from_utf8(data) else { return };
-    let Ok(host) = parse_host(raw) else { return };
+pub fn host(data: &[u8]) -> bool {
+    let Ok(raw) = std::str::from_utf8(data) else { return false };
+    let Ok(host) = parse_host(raw) else { return false };
     assert!(!host.is_empty() && host.len() <= 255 && host.is_ascii(), "{host:?}");
     assert_eq!(host, host.to_ascii_lowercase());
     assert_eq!(parse_host(&host).as_ref(), Ok(&host), "one spelling");
@@ -61,22 +62,27 @@ pub fn host(data: &[u8]) {
             assert!(host.bytes().all(named), "{host:?}");
         }
     }
+    true
 }
 
 /// A configuration is one thing or a list of mistakes, and the same each time.
-pub fn config_text(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+pub fn config_text(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
     let environment = |name: &str| {
         let known = ["API_KEY_PEPPER", "JWT_SECRET", "ADMIN_TOKEN"].contains(&name);
         known.then(|| "0123456789abcdef0123456789abcdef".into())
     };
     let load = || config::load_text(text, &environment);
     match (load(), load()) {
-        (Ok(one), Ok(other)) => assert!(one.config == other.config, "read in two ways"),
+        (Ok(one), Ok(other)) => {
+            assert!(one.config == other.config, "read in two ways");
+            true
+        }
         (Err(one), Err(other)) => {
             let (one, other) = (one.to_string(), other.to_string());
             assert!(one.contains("error"), "refused without a word: {one}");
             assert_eq!(one, other);
+            false
         }
         _ => panic!("read in two ways"),
     }
