@@ -7,12 +7,23 @@ export CARGO_TARGET_DIR
 # How `make conf` runs the gateway; .ci/run names the binary that the tests have built.
 GATEWAY ?= cargo run --quiet --locked --bin gateway --
 
+# Where the fuzz targets are built, instrumented and apart from everything else, and what they have found
+# interesting so far.
+FUZZ_HOME = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datahub-gateway/fuzz
+# How long each target runs, in seconds.
+FUZZ_SECONDS ?= 120
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+# As cargo-fuzz sets them, without a sanitizer: our code is forbid(unsafe_code).
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1
+
 # Where .ci/tools puts the Python packages that look after infra/ and .github/.
 PYTHON_HOME = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/datahub-gateway/python
 PYTEST = $(PYTHON_HOME)/requirements/bin/python -m pytest -p no:cacheprovider -q
 
-.PHONY: help run test check bench soak image cloud drill fmt lint docs audit conf
-.PHONY: build-tools test-tools bench-tools image-tools cloud-tools
+.PHONY: help run test check bench soak fuzz image cloud drill fmt lint docs audit conf
+.PHONY: build-tools test-tools bench-tools fuzz-tools image-tools cloud-tools
 
 help:
 	@echo "make run     start the gateway on port 3000 with conf/ and a demo upstream"
@@ -20,6 +31,7 @@ help:
 	@echo "make check   format, lints, docs, dependency audit, the shipped conf files"
 	@echo "make bench   every benchmark, the load comparison with nginx among them"
 	@echo "make soak    the long runs of the tests that have one"
+	@echo "make fuzz    every fuzz target for FUZZ_SECONDS (120) each"
 	@echo "make image   the image of the Dockerfile: built without Docker, looked at, started, ended under load"
 	@echo "make cloud   the templates of infra/ and the workflows: linters and contracts"
 	@echo "make drill   every alarm of infra/, made to fire by a gateway that has the trouble"
@@ -85,6 +97,20 @@ soak: build-tools test-tools
 	cargo bench --locked --bench capacity --config \
 		"target.'cfg(all())'.runner='$(AS_ROOT) env CAPACITY_SECONDS=600 CAPACITY_ENFORCE=1'" -- hold
 
+# For the host by name, so that build scripts and macros are not instrumented. New inputs stay beside the
+# target folder, an input that breaks a property in fuzz/artifacts: mend, and commit it as a seed.
+fuzz: build-tools fuzz-tools
+	cd fuzz && CARGO_TARGET_DIR=$(FUZZ_HOME) RUSTFLAGS="$(FUZZ_FLAGS)" \
+		cargo build --release --locked --bins --target $$(rustc -vV | sed -n 's/^host: //p')
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		mkdir -p $(FUZZ_HOME)/corpus/$$target fuzz/artifacts/$$target; \
+		$(FUZZ_HOME)/$$(rustc -vV | sed -n 's/^host: //p')/release/$$target \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=fuzz/artifacts/$$target/ \
+			$(FUZZ_HOME)/corpus/$$target fuzz/corpus/$$target || exit 1; \
+	done
+
 # The program that ships: built as the Dockerfile does, which stands in for that stage of it.
 image: build-tools test-tools image-tools cloud-tools
 	cargo build --release --locked --bin gateway
@@ -101,6 +127,9 @@ test-tools:
 
 bench-tools:
 	@.ci/tools bench
+
+fuzz-tools:
+	@.ci/tools fuzz
 
 image-tools:
 	@.ci/tools image

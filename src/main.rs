@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    datahub_gateway::cli::main()
+    datahub_gateway::Gateway::builder().command_line()
 }

@@ -1,7 +1,7 @@
 //! From a verified certificate to a caller, against a store that answers on command.
 
 use super::directory::Directory;
-use super::fake::{FakeSource, Mood, api_keys};
+use super::fake::{CLIENT, FakeSource, Mood, api_keys};
 use super::*;
 use crate::telemetry::Clock;
 use http::HeaderMap;
@@ -101,7 +101,7 @@ async fn identify(
 ) -> Result<Arc<Caller>, &'static str> {
     let headers = HeaderMap::new();
     let sent = Sent { headers: &headers, certificate: Some(shown) };
-    match authenticator.identify(&takes_certificates(&[]), sent).await {
+    match authenticator.identify(&takes_certificates(&[]), sent, CLIENT).await {
         Ok(caller) => Ok(caller.expect("a caller")),
         Err(denied) => Err(denied.reason()),
     }
@@ -119,21 +119,22 @@ async fn a_known_caller_is_at_hand_without_a_question_or_an_allocation() {
     let shown = lab.shown(&[lab.authority.issue(|_| {})]);
     let headers = HeaderMap::new();
     let sent = Sent { headers: &headers, certificate: Some(&shown) };
-    assert!(authenticator.identify_cached(&takes_certificates(&[]), sent).is_none());
+    assert!(authenticator.identify_cached(&takes_certificates(&[]), sent, CLIENT).is_none());
     let first = identify(&authenticator, &shown).await.unwrap();
     assert_eq!(&*first.consumer.username, "alice");
     let requirement = takes_certificates(&[]);
     let mut again = None;
     let counted = allocation_counter::measure(|| {
-        again = authenticator.identify_cached(&requirement, sent);
+        again = authenticator.identify_cached(&requirement, sent, CLIENT);
     });
     assert_eq!(counted.count_total, 0);
     assert!(Arc::ptr_eq(&first, &again.unwrap().unwrap().unwrap()));
     assert_eq!(lab.source.asked(), 1);
-    let denied = authenticator.identify(&takes_certificates(&["x"]), sent).await.unwrap_err();
+    let denied =
+        authenticator.identify(&takes_certificates(&["x"]), sent, CLIENT).await.unwrap_err();
     assert_eq!(denied.reason(), "missing_scope", "certificates carry no scopes");
     let only_keys = Requirement::Required { methods: vec![Method::ApiKey], scopes: Vec::new() };
-    let denied = authenticator.identify(&only_keys, sent).await.unwrap_err();
+    let denied = authenticator.identify(&only_keys, sent, CLIENT).await.unwrap_err();
     assert_eq!(denied.reason(), "no_credential");
 }
 

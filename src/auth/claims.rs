@@ -57,7 +57,7 @@ pub(super) fn read(
         consumer,
         subject,
         id: token_id(claims)?,
-        issued_at: date(claims, "iat")?,
+        issued_at: date(claims, "iat", f64::trunc)?,
         scopes: scopes(claims.get(&issuer.scopes_claim))?,
         claims: Arc::new(Kept { fields: fields(claims, issuer)?, kept: keep(claims, kept) }),
         ends_at,
@@ -68,8 +68,11 @@ pub(super) fn read(
 fn check_dates(claims: &Claims, leeway: Duration, now: Duration) -> Result<i64, InvalidReason> {
     let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let ends_at = date(claims, "exp")?.ok_or(InvalidReason::NoExpiry)?.saturating_add(leeway);
-    let begins_at = date(claims, "nbf")?.map_or(i64::MIN, |nbf| nbf.saturating_sub(leeway));
+    let ends_at =
+        date(claims, "exp", f64::trunc)?.ok_or(InvalidReason::NoExpiry)?.saturating_add(leeway);
+    // Up: not even a part of a second too early.
+    let begins_at =
+        date(claims, "nbf", f64::ceil)?.map_or(i64::MIN, |nbf| nbf.saturating_sub(leeway));
     // RFC 7519 4.1.4: not on or after.
     if now >= ends_at {
         return Err(InvalidReason::Expired);
@@ -85,15 +88,15 @@ fn token_id(claims: &Claims) -> Result<Option<Arc<str>>, InvalidReason> {
     }
 }
 
-/// A claim in seconds since 1970, fractions cut off.
-fn date(claims: &Claims, name: &str) -> Result<Option<i64>, InvalidReason> {
+/// A claim in seconds since 1970, made whole by `round`.
+fn date(claims: &Claims, name: &str, round: fn(f64) -> f64) -> Result<Option<i64>, InvalidReason> {
     let Some(value) = claims.get(name) else {
         return Ok(None);
     };
     let number = value.as_i64().or_else(|| {
         let seconds = value.as_f64().filter(|seconds| seconds.abs() <= MAX_DATE)?;
         #[expect(clippy::cast_possible_truncation, reason = "within the exact whole numbers")]
-        Some(seconds.trunc() as i64)
+        Some(round(seconds) as i64)
     });
     number.map(Some).ok_or(InvalidReason::Malformed)
 }

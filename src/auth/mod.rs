@@ -31,6 +31,8 @@ pub mod directory;
 pub mod documents;
 mod flights;
 mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod identity;
 mod issuer;
 mod jwks;

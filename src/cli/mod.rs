@@ -5,6 +5,7 @@ pub mod check;
 pub mod consumers;
 mod demo;
 pub mod documents;
+pub mod embedding;
 mod healthcheck;
 pub mod keys;
 mod ledger;
@@ -20,6 +21,7 @@ pub mod usage;
 pub use ledger::{FileNames, Ledger};
 
 use crate::auth::documents::DocumentKind;
+use crate::proxy::filter::Filters;
 use clap::{Parser, Subcommand};
 use office::{Absent, Office, administrate};
 use std::io::{ErrorKind, Write as _};
@@ -65,10 +67,8 @@ enum Command {
     Usage(usage::Args),
 }
 
-/// Runs the program.
-#[must_use]
-pub fn main() -> ExitCode {
-    let Cli { conf, command } = Cli::parse();
+/// Runs one command of the program, where what is served meets these filters.
+fn execute(Cli { conf, command }: Cli, filters: Filters) -> ExitCode {
     match command {
         Command::Audit(args) => {
             office(&conf, args.json, async |office| audit::run(&args, &mut office.ledger()).await)
@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(args) => migrate::run(&conf, &args),
         Command::Plans(args) => documents(&conf, DocumentKind::Plan, args),
         Command::Policies(args) => documents(&conf, DocumentKind::Policy, args),
-        Command::Run(args) => run::run(conf, &args),
+        Command::Run(args) => run::run(conf, filters, &args),
         Command::Schema => schema::schema(),
         Command::Tokens(args) => office(&conf, args.json, async |office| {
             tokens::run(args.command, &mut office.ledger()).await

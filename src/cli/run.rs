@@ -1,6 +1,7 @@
 //! `gateway run`: serve until SIGTERM.
 
 use super::demo;
+use crate::proxy::filter::Filters;
 use crate::runtime::Ending;
 use crate::server::{self, Options, Ready};
 use crate::telemetry::{Clock, ProcessLog};
@@ -26,25 +27,26 @@ pub(super) struct Args {
     log: LevelFilter,
 }
 
+/// Runs the gateway, and says why it could not.
+pub(super) fn run(conf: PathBuf, filters: Filters, args: &Args) -> ExitCode {
+    serve(conf, filters, args).unwrap_or_else(|error| super::done(Err(error)))
+}
+
 /// Runs the gateway.
-pub(super) fn run(conf: PathBuf, args: &Args) -> ExitCode {
-    let log = match ProcessLog::stderr(args.log, Clock::system()) {
-        Ok(log) => log,
-        Err(error) => return super::done(Err(error.into())),
-    };
+pub(super) fn serve(conf: PathBuf, filters: Filters, args: &Args) -> anyhow::Result<ExitCode> {
+    let log = ProcessLog::stderr(args.log, Clock::system())?;
+    let options = Options { conf, filters };
     let ended = log
         .install()
         .context("the process log cannot be installed")
-        .and_then(|()| server::run(&Options { conf }, async |ready| announce(args, ready).await));
-    let code = match ended {
-        Ok(Ending::Idle | Ending::Deadline) => ExitCode::SUCCESS,
-        Ok(Ending::Signal) => ExitCode::FAILURE,
-        Err(error) => super::done(Err(error)),
-    };
+        .and_then(|()| server::run(&options, async |ready| announce(args, ready).await));
     // Nothing is left to tell anybody of a log that cannot be written.
     drop(log.flush_and_close(Duration::from_secs(1)));
-    // Threads that still serve what the deadline cut off end here.
-    code
+    // Threads that still serve what the deadline cut off end after this.
+    Ok(match ended? {
+        Ending::Idle | Ending::Deadline => ExitCode::SUCCESS,
+        Ending::Signal => ExitCode::FAILURE,
+    })
 }
 
 async fn announce(args: &Args, ready: &Ready) -> anyhow::Result<()> {

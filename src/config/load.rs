@@ -57,7 +57,30 @@ pub fn load_in(
     environment: &Environment<'_>,
 ) -> Result<Loaded, Report> {
     let mut findings = Findings::default();
-    let sources = Arc::new(Sources::read(dir, &mut findings));
+    let sources = Sources::read(dir, &mut findings);
+    compile_all(dir, sources, findings, secrets, environment)
+}
+
+/// One text as the only file of a folder that is nowhere.
+///
+/// # Errors
+/// As [`load`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn load_text(text: &str, environment: &Environment<'_>) -> Result<Loaded, Report> {
+    let dir = Path::new("/nonexistent/conf");
+    let mut sources = Sources { dir: dir.to_owned(), files: Vec::new() };
+    sources.push(dir.join("gateway.toml"), text.to_owned());
+    compile_all(dir, sources, Findings::default(), SecretFiles::Leave, environment)
+}
+
+fn compile_all(
+    dir: &Path,
+    sources: Sources,
+    findings: Findings,
+    secrets: SecretFiles,
+    environment: &Environment<'_>,
+) -> Result<Loaded, Report> {
+    let sources = Arc::new(sources);
     let (file, mut cx) = open(dir, &sources, environment, findings)?;
     let compiled = compile::compile(&file, secrets, &mut cx);
     let Context { mut findings, vault, mut watched, .. } = cx;

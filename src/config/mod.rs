@@ -33,6 +33,8 @@ pub use diagnostic::{Diagnostic, Report, Severity};
 pub use fleet::{
     AdminDef, AdminToken, CacheDef, FleetDef, PostgresDef, RedisDef, SecretText, StoreDef,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub use load::load_text;
 pub use load::{Loaded, load, load_in, load_store, load_store_in};
 pub use rows::{RefusedRow, Rows, check_row, compile_rows, faults_of_row};
 pub use secret::{Environment, SecretFiles};

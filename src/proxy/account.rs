@@ -138,6 +138,7 @@ fn upstream(ctx: &Exchange) -> (Option<Duration>, Option<&str>, Option<std::net:
 fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
     match &ctx.rejection {
         Some(Rejection::Access(denied)) => Some(denied.reason()),
+        Some(Rejection::Filter(stopped)) => Some(&stopped.cause),
         Some(Rejection::Limit(refused)) => Some(&refused.rule),
         Some(Rejection::Policy(excluded)) => Some(excluded.policy.cause(excluded.unmet)),
         Some(Rejection::PolicyUnknown { policy }) => Some(policy),

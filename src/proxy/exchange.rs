@@ -6,6 +6,7 @@
 
 use super::client::Client;
 use super::drain::AdmittedGuard;
+use super::filter::Visits;
 use super::head::Head;
 use super::passage::Passage;
 use super::pipeline::{Admission, Trail};
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub status: u16,
     /// Route and caller, as far as they are known.
     pub trail: Trail,
+    /// Its visits to the filters.
+    pub filters: Visits,
     /// Where it came from.
     pub client: Client,
     /// Its place in a distributed trace.
@@ -79,6 +82,7 @@ impl Exchange {
             rejection: None,
             status: 0,
             trail: Trail::default(),
+            filters: Visits::default(),
             client: Client { peer: nowhere, address: nowhere.ip(), trusted: false },
             trace: TraceContext::start(false),
             received: 0,

@@ -41,7 +41,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Where a request stands in a trace (W3C Trace Context).
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Names that are never passed on from a client. Load balancers do not set the last three, so from
 /// behind one they are the client's word as well.
@@ -117,7 +117,8 @@ pub(super) fn strip(headers: &mut HeaderMap, trusted: bool, stop_here: &[&[Heade
     }
 }
 
-fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
+/// Whether a name is ours to say, or could be read as one that is.
+pub(super) fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str().as_bytes();
     let begins =
         |start: &&str| alike(text.get(..start.len()).unwrap_or_default(), start.as_bytes());

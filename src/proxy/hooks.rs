@@ -9,6 +9,7 @@ use super::drain::Drain;
 use super::edits;
 use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
+use super::filter::{Chain, Point};
 use super::forward::{self, Arrival};
 use super::head::Head;
 use super::hop;
@@ -43,6 +44,8 @@ const HEALTH_PATH: &str = "/health";
 pub struct Gateway {
     /// The snapshot in force.
     pub live: Arc<Live>,
+    /// The filters of who embeds the gateway.
+    pub filters: Chain,
     /// What outlives snapshots.
     pub parts: Parts,
     /// Where the process stands.
@@ -76,9 +79,14 @@ impl Gateway {
             return Ok(Verdict::Health);
         }
         self.admit(session, ctx)?;
-        let decided = pipeline::decide(&snapshot, &self.parts.limiter, &head, &mut ctx.trail).await;
+        let (limiter, filters) = (&self.parts.limiter, &mut ctx.filters);
+        let decided = pipeline::decide(&snapshot, limiter, &head, filters, &mut ctx.trail).await;
         let outcome = match &decided {
-            Ok(Decision::Admit(_)) => Some(Outcome::Admitted),
+            Ok(Decision::Admit(_) | Decision::Answer(..)) => Some(Outcome::Admitted),
+            // The limits have taken it.
+            Err(Rejection::Filter(stopped)) if stopped.point == Point::Admitted => {
+                Some(Outcome::Admitted)
+            }
             Err(Rejection::Limit(_)) => Some(Outcome::Refused),
             Ok(Decision::Preflight(_)) | Err(_) => None,
         };
@@ -113,6 +121,10 @@ impl Gateway {
             Decision::Preflight(answer) => {
                 ctx.stage = Stage::Answered(None);
                 ctx.status = reply::preflight(session, ctx, answer).await?;
+                return Ok(true);
+            }
+            Decision::Answer(admission, answer) => {
+                ctx.status = reply::filtered(session, ctx, admission, answer).await?;
                 return Ok(true);
             }
             Decision::Admit(admission) => admission,
@@ -165,6 +177,7 @@ impl ProxyHttp for Gateway {
         if stream::is_spare(session) {
             session.set_keepalive(None);
         }
+        ctx.filters = self.filters.begin(ctx.request_id(), ctx.began_at);
         match self.judge(session, ctx).await {
             Ok(Verdict::Decided(decision)) => self.run(session, ctx, decision).await,
             Ok(Verdict::Health) => {
@@ -270,6 +283,7 @@ impl ProxyHttp for Gateway {
         forward::join_cookies(&mut parts.headers)?;
         forward::host(&mut parts, route.rewrite.host.as_ref(), target.authority(), here)?;
         edits::apply(&mut parts.headers, &route.rewrite.request, session, ctx);
+        ctx.filters.edit(&mut parts.headers);
         forward::set_target(&mut parts.uri, &target, &route.rewrite.path)?;
         *request = parts.into();
         if let Some(ends) = ends {
@@ -305,6 +319,9 @@ impl ProxyHttp for Gateway {
         if let Some(route) = ctx.route() {
             reply::allow_origin(&mut parts.headers, route, &session.req_header().headers);
             edits::apply(&mut parts.headers, &route.rewrite.response, session, ctx);
+        }
+        if let Err(stopped) = ctx.filters.response(parts.status, &mut parts.headers).await {
+            return Self::stop(ctx, stopped);
         }
         *response = parts.into();
         Ok(())

@@ -2,8 +2,8 @@
 //!
 //! A request meets the files in this order: `stream` with `gate` and `stall`, `waits`, `connection`
 //! and `http2` (bytes, deadlines, caps), `wire` (is it one clear head), `hooks` (Pingora calls),
-//! `crowd` (is there room), `client` and `head` (who and what), `pipeline` with `policies` (may it), `passage`,
-//! `forward`, `edits`, `hop`, `watchdog`
+//! `crowd` (is there room), `client` and `head` (who and what), `pipeline` with `policies` and `filter` (may it),
+//! `passage`, `forward`, `edits`, `hop`, `watchdog`
 //! and `failure` (the upstream), `reply` (what we say ourselves), `account` (what is recorded).
 
 mod account;
@@ -17,6 +17,7 @@ mod edits;
 pub mod exchange;
 mod facts;
 mod failure;
+pub mod filter;
 mod forward;
 pub mod gate;
 pub mod head;

@@ -4,6 +4,7 @@
 //! browsers send without credentials, comes before them. Only this file makes an [`Admission`].
 
 use super::facts::RequestFacts;
+use super::filter::{Answer, Visits};
 use super::head::Head;
 use super::policies::Policies;
 use super::rejection::Rejection;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub enum Decision {
     /// The route's action runs.
     Admit(Admission),
+    /// A filter has an answer in place of the route's action.
+    Answer(Admission, Box<Answer>),
     /// A browser learns what it may send.
     Preflight(Preflight),
 }
@@ -52,11 +55,13 @@ pub async fn decide(
     snapshot: &Snapshot,
     limiter: &Limiter,
     head: &Head<'_>,
+    filters: &mut Visits,
     trail: &mut Trail,
 ) -> Result<Decision, Rejection> {
     if let Some(preflight) = preflight(snapshot, head, trail) {
         return Ok(Decision::Preflight(preflight));
     }
+    filters.request(head).await?;
     let route = snapshot.routes.find(&head.asked())?;
     trail.route = Some(Arc::clone(route));
     head.check_body(route.max_body, route.require_length)?;
@@ -75,7 +80,11 @@ pub async fn decide(
         None => None,
     };
     let grant = reserve(limiter, plan, route, &policies, head, trail).await?;
-    Ok(Decision::Admit(Admission { grant, _made_here: () }))
+    let admission = Admission { grant, _made_here: () };
+    Ok(match filters.admitted(snapshot, head, route, caller).await? {
+        Some(answer) => Decision::Answer(admission, answer),
+        None => Decision::Admit(admission),
+    })
 }
 
 /// Takes one request from the caller's plan, from the route with its policies, and from the

@@ -3,6 +3,7 @@
 //! Each stage owns its reasons and knows nothing of HTTP; this file gives each a status, a stable
 //! code and a sentence. A new reason does not compile until it has all three.
 
+use super::filter::{Stopped as Filtered, Why};
 use super::policies::Excluded;
 use crate::auth::access::Unmet;
 use crate::auth::{Denied, Method};
@@ -154,6 +155,9 @@ pub enum Rejection {
     /// The body.
     #[error(transparent)]
     Body(#[from] BadBody),
+    /// Code of who embeds the gateway.
+    #[error(transparent)]
+    Filter(#[from] Filtered),
     /// The head.
     #[error(transparent)]
     Head(#[from] BadHead),
@@ -227,8 +231,9 @@ impl Rejection {
         match self {
             Self::Access(denied) => access(denied),
             Self::Body(bad) => body(*bad),
+            Self::Filter(stopped) => filtered(stopped.why),
             Self::Head(bad) => head(*bad),
-            Self::Internal => told(500, "internal", "The gateway failed to handle the request", 13),
+            Self::Internal => internal(),
             Self::Limit(_) => Told {
                 kind: QUOTA,
                 ..told(
@@ -282,6 +287,27 @@ fn told(status: u16, code: &'static str, title: &'static str, grpc: u8) -> Told 
         kind: BLANK,
         title,
         grpc,
+    }
+}
+
+fn internal() -> Told {
+    told(500, "internal", "The gateway failed to handle the request", 13)
+}
+
+fn filtered(why: Why) -> Told {
+    match why {
+        Why::Panicked => internal(),
+        Why::Late => Told {
+            kind: REDUCED,
+            ..told(503, "filtered", "The request cannot be checked at the moment", 14)
+        },
+        Why::Refused(refusal) => match refusal.status().as_u16() {
+            status @ 400..=599 => {
+                told(status, "filtered", "A filter does not let this through", refusal.grpc())
+            }
+            // It means to refuse, and does not know how.
+            _ => Told { code: "filtered", ..internal() },
+        },
     }
 }
 

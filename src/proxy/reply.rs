@@ -6,9 +6,11 @@
 
 use super::drain::Drain;
 use super::edits;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Stage, internal};
+use super::filter::{self, Why};
 use super::forward;
 use super::head;
+use super::pipeline::Admission;
 use super::policies::Excluded;
 use super::rejection::{BadHead, Rejection, Told};
 use crate::auth::access::Unmet;
@@ -103,11 +105,11 @@ pub async fn health(session: &mut Session, exchange: &Exchange, drain: &Drain) -
 /// Answers as the route says, without an upstream.
 pub async fn answer(
     session: &mut Session,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     route: &Route,
     answer: &Answer,
 ) -> Result<u16> {
-    let (mut response, body) = match answer {
+    let (response, body) = match answer {
         Answer::Reply { status, content_type, body } => {
             let mut response = begin(status_of(*status));
             response.headers.insert(CONTENT_TYPE, content_type.clone());
@@ -119,10 +121,43 @@ pub async fn answer(
             (response, Bytes::new())
         }
     };
+    finish(session, exchange, route, response, body).await
+}
+
+/// Answers as a filter says, in place of the route's action.
+pub async fn filtered(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    admission: Admission,
+    answer: Box<filter::Answer>,
+) -> Result<u16> {
+    let Some(route) = exchange.trail.route.clone() else {
+        return Err(internal("an admitted request has no route"));
+    };
+    exchange.stage = Stage::Answered(Some(admission));
+    let ends = !answer.status.is_informational();
+    let mut response = begin(if ends { answer.status } else { StatusCode::INTERNAL_SERVER_ERROR });
+    response.headers.extend(answer.headers);
+    finish(session, exchange, &route, response, answer.body).await
+}
+
+/// Makes an answer one of its route, shows it to the filters, and sends it.
+async fn finish(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    route: &Route,
+    mut response: Parts,
+    body: Bytes,
+) -> Result<u16> {
     decorate(&mut response.headers, exchange);
     allow_origin(&mut response.headers, route, &session.req_header().headers);
     edits::apply(&mut response.headers, &route.rewrite.response, session, exchange);
-    send(session, response, body).await
+    let shown = exchange.filters.response(response.status, &mut response.headers).await;
+    let Err(stopped) = shown else { return send(session, response, body).await };
+    let rejection = stopped.into();
+    let written = refuse(session, exchange, &rejection).await;
+    exchange.rejection = Some(rejection);
+    written
 }
 
 /// Answers a CORS preflight.
@@ -169,6 +204,11 @@ fn explain(
     match rejection {
         Rejection::Access(denied) => challenge(response, exchange.route(), denied),
         Rejection::Policy(excluded) => lacking_scope(response, exchange.route(), excluded),
+        Rejection::Filter(filter::Stopped { why: Why::Refused(refusal), .. }) => {
+            if let Some(wait) = refusal.wait() {
+                response.insert(RETRY_AFTER, seconds(wait));
+            }
+        }
         Rejection::Limit(refused) => {
             if let Some(policy) = refused.rate_limit_policy() {
                 response.insert(RATE_LIMIT_POLICY, policy);
@@ -188,7 +228,7 @@ fn explain(
         }
         _ => {}
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if status == StatusCode::SERVICE_UNAVAILABLE && !response.contains_key(RETRY_AFTER) {
         response.insert(RETRY_AFTER, come_back(exchange));
     }
 }

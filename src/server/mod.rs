@@ -18,6 +18,7 @@ use crate::config::{self, Config, Loaded, SecretFiles};
 use crate::limits::Limiter;
 use crate::limits::usage::UsageLog;
 use crate::proxy::complaint::Complaint;
+use crate::proxy::filter::{Chain, Filters};
 use crate::proxy::{Connections, Drain, Gateway, Phase};
 use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
 use crate::snapshot::{Live, Parts, Snapshot};
@@ -61,6 +62,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The folder with the configuration.
     pub conf: PathBuf,
+    /// What requests meet beside what the configuration says.
+    pub filters: Filters,
 }
 
 /// A process that answers.
@@ -79,6 +82,7 @@ pub struct Ready {
 struct Process {
     live: Arc<Live>,
     parts: Parts,
+    filters: Chain,
     drain: Arc<Drain>,
     access_log: AccessLog,
     stores: Stores,
@@ -114,7 +118,7 @@ async fn serve(
     let connections = loaded.config.http.max_connections;
     let (fixed, watched) = (loaded.config.fixed.clone(), loaded.watched.clone());
     let mut process = tokio::select! {
-        built = Process::build(loaded) => built?,
+        built = Process::build(loaded, &options.filters) => built?,
         () = end.next() => {
             log::info!("a signal ends the process before it was ready");
             return Ok(Ending::Idle);
@@ -226,9 +230,10 @@ fn parts(config: &Config, stores: &Stores, clock: Clock, metrics: Arc<Metrics>) 
 impl Process {
     /// Makes everything that outlives a snapshot, learns what the store knows, and builds the first
     /// snapshot.
-    async fn build(loaded: Loaded) -> anyhow::Result<Self> {
+    async fn build(loaded: Loaded, filters: &Filters) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let metrics = Metrics::new();
+        let filters = filters.chain(&metrics, &clock)?;
         let config = &loaded.config;
         let stores = Stores::open(config, &clock)?;
         let parts = parts(config, &stores, clock, Arc::clone(&metrics));
@@ -254,7 +259,18 @@ impl Process {
         let publisher = Publisher::new(Arc::clone(&live), parts.clone());
         let drain = Drain::new();
         let cloudwatch = None;
-        Ok(Self { live, parts, drain, access_log, stores, publisher, usage, key_uses, cloudwatch })
+        Ok(Self {
+            live,
+            parts,
+            filters,
+            drain,
+            access_log,
+            stores,
+            publisher,
+            usage,
+            key_uses,
+            cloudwatch,
+        })
     }
 
     /// Follows what the store says from here on.
@@ -331,6 +347,7 @@ impl Process {
     fn connections(&self) -> impl FnOnce() -> Connections + Send + 'static {
         let gateway = Gateway {
             live: Arc::clone(&self.live),
+            filters: self.filters.clone(),
             parts: self.parts.clone(),
             drain: Arc::clone(&self.drain),
             access_log: self.access_log.clone(),

@@ -26,6 +26,7 @@ mod cors;
 mod draining;
 #[cfg(test)]
 mod driven;
+mod embedding;
 #[cfg(test)]
 mod endurance;
 mod expressions;

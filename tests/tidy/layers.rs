@@ -5,7 +5,7 @@ use crate::source::{Source, closing, is_word, words};
 /// The modules from the top down. One may use what stands in a later line; in a line, what stands
 /// further right, but for siblings, which do not know each other.
 const LAYERS: &[(Kind, &[&str])] = &[
-    (Kind::Ordered, &["main", "cli", "server"]),
+    (Kind::Ordered, &["main", "fuzzing", "cli", "server"]),
     (Kind::Ordered, &["admin", "tasks", "runtime"]),
     (Kind::Ordered, &["proxy"]),
     (Kind::Ordered, &["snapshot"]),

@@ -82,6 +82,30 @@ const ENDPOINT_UP: Spec = (
     &["upstream", "endpoint"],
     MetricType::GAUGE,
 );
+const FILTER_DURATION: Spec = (
+    "gateway_filter_duration_seconds",
+    "Calls of a filter, each point of a request by itself.",
+    &["filter"],
+    MetricType::HISTOGRAM,
+);
+const FILTER_REFUSALS: Spec = (
+    "gateway_filter_refusals_total",
+    "Requests that a filter refused.",
+    &["filter"],
+    MetricType::COUNTER,
+);
+const FILTER_ANSWERS: Spec = (
+    "gateway_filter_answers_total",
+    "Requests that a filter answered itself.",
+    &["filter"],
+    MetricType::COUNTER,
+);
+const FILTER_FAILURES: Spec = (
+    "gateway_filter_failures_total",
+    "Requests that were refused because a filter took too long or panicked.",
+    &["filter", "kind"],
+    MetricType::COUNTER,
+);
 const HEADS: Spec = (
     "gateway_heads_refused_total",
     "Requests that were refused before a route was found.",
@@ -126,7 +150,7 @@ const OVERFLOW: Spec = (
     MetricType::COUNTER,
 );
 
-const ALL: [Spec; 19] = [
+const ALL: [Spec; 23] = [
     REQUESTS,
     DURATION,
     REJECTIONS,
@@ -138,6 +162,10 @@ const ALL: [Spec; 19] = [
     UPSTREAM_TRIES,
     UPSTREAM_ERRORS,
     ENDPOINT_UP,
+    FILTER_DURATION,
+    FILTER_REFUSALS,
+    FILTER_ANSWERS,
+    FILTER_FAILURES,
     HEADS,
     CONNECTIONS,
     CONNECTIONS_REFUSED,
@@ -212,6 +240,20 @@ impl Exposition {
         failures.0
     }
 
+    fn filters(&self) -> [MetricFamily; 4] {
+        let mut duration = Family::new(FILTER_DURATION);
+        let mut refusals = Family::new(FILTER_REFUSALS);
+        let mut answers = Family::new(FILTER_ANSWERS);
+        let mut failures = Family::new(FILTER_FAILURES);
+        self.series.filters.each(|name, filter| {
+            duration.histogram(&[name], &filter.duration);
+            refusals.number(&[name], filter.refusals.value());
+            answers.number(&[name], filter.answers.value());
+            filter.failures.each(|kind, count| failures.number(&[name, kind], count));
+        });
+        [duration.0, refusals.0, answers.0, failures.0]
+    }
+
     fn process_wide(&self) -> [MetricFamily; 5] {
         let mut connections = Family::new(CONNECTIONS);
         self.series.listeners.each(|name, count| connections.number(&[name], count.value()));
@@ -261,6 +303,7 @@ impl Collector for Exposition {
         all.extend(self.upstreams());
         all.push(self.rules());
         all.push(self.expressions());
+        all.extend(self.filters());
         all.extend(self.process_wide());
         all.extend(self.live());
         all

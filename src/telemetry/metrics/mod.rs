@@ -11,6 +11,7 @@
 mod answers;
 mod exposition;
 mod expression;
+mod filter;
 mod fine;
 mod process;
 mod readings;
@@ -21,6 +22,7 @@ mod series;
 mod upstream;
 
 pub use expression::ExpressionMetrics;
+pub use filter::FilterMetrics;
 pub use readings::{Metric, Reading};
 pub use route::RouteMetrics;
 pub use rule::RuleMetrics;
@@ -122,6 +124,7 @@ impl Metrics {
         self.series.upstreams.retain();
         self.series.rules.retain();
         self.series.expressions.retain();
+        self.series.filters.retain();
     }
 
     /// The series of one route.
@@ -146,6 +149,12 @@ impl Metrics {
     #[must_use]
     pub fn expression(&self, place: &str) -> ExpressionMetrics {
         ExpressionMetrics::new(self.series.expressions.series(place))
+    }
+
+    /// The series of one filter.
+    #[must_use]
+    pub fn filter(&self, name: &str) -> FilterMetrics {
+        FilterMetrics::new(self.series.filters.series(name))
     }
 
     /// A request of a client was answered, whatever its route; not a question for health. Without a
@@ -295,11 +304,15 @@ mod tests {
 
     /// Counts something of everything.
     fn count(metrics: &Metrics) {
-        let (route, upstream, rule) = (
+        let (route, upstream, rule, filter) = (
             metrics.route("orders"),
             metrics.upstream("billing"),
             metrics.rule("plan/basic/burst"),
+            metrics.filter("signer"),
         );
+        filter.observe(Duration::from_micros(20));
+        filter.refused();
+        filter.failed("panic");
         route.observe(StatusCode::OK, Duration::from_micros(700));
         route.observe(StatusCode::NOT_FOUND, Duration::from_secs(60));
         route.rejected("no_credential");
@@ -372,6 +385,10 @@ mod tests {
             r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="enforce"} 1"#,
             r#"gateway_limit_refusals_total{rule="plan/basic/burst",mode="shadow"} 2"#,
             r#"gateway_expression_errors_total{expression="route/orders/when"} 1"#,
+            r#"gateway_filter_duration_seconds_count{filter="signer"} 1"#,
+            r#"gateway_filter_refusals_total{filter="signer"} 1"#,
+            r#"gateway_filter_answers_total{filter="signer"} 0"#,
+            r#"gateway_filter_failures_total{filter="signer",kind="panic"} 1"#,
             r#"gateway_heads_refused_total{code="head_timeout"} 1"#,
             r#"gateway_connections_total{listener="public"} 1"#,
             r#"gateway_connections_refused_total{reason="limit"} 1"#,

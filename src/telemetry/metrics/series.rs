@@ -16,6 +16,7 @@ pub(super) struct Series {
     pub(super) upstreams: Table<super::upstream::Upstream>,
     pub(super) rules: Table<super::rule::Rule>,
     pub(super) expressions: Table<Count>,
+    pub(super) filters: Table<super::filter::Filter>,
     pub(super) listeners: Table<Count>,
     pub(super) heads_refused: Codes,
     pub(super) connections_refused: Codes,

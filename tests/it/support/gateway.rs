@@ -255,12 +255,17 @@ impl Folder {
 
     /// As [`Folder::start`], where the gateway may give up.
     pub(crate) async fn try_start(self) -> Result<Gateway, NotStarted> {
+        let mut command = self.files.command();
+        command.arg("run").arg("--ready-file").arg(self.ready_file());
+        self.try_start_by(&mut command).await
+    }
+
+    /// As [`Folder::try_start`], by a program that may be another one; it writes the ready file.
+    pub(crate) async fn try_start_by(self, command: &mut Command) -> Result<Gateway, NotStarted> {
+        let ready = self.ready_file();
         let Self { files, keys, consumers, authority } = self;
-        let ready = files.folder.path().join("ready.json");
         drop(std::fs::remove_file(&ready));
-        let mut command = files.command();
-        command.arg("run").arg("--ready-file").arg(&ready);
-        let mut process = Process::start(&mut command);
+        let mut process = Process::start(command);
         let said = eventually("the gateway to be ready", || {
             if let Some(status) = process.ended() {
                 return Some(Err(NotStarted { status, stderr: process.stderr.text() }));
@@ -276,6 +281,11 @@ impl Folder {
         let public = *public.expect("a listener");
         let client = Client::new(public).with_keys(Keys::clone(&keys));
         Ok(Gateway { process, files, listeners, admin, client, keys, consumers, authority })
+    }
+
+    /// Where a gateway says that it is ready.
+    pub(crate) fn ready_file(&self) -> PathBuf {
+        self.path().join("ready.json")
     }
 
     /// The folder around `conf/`, `data/` and `tls/`.
