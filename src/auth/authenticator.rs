@@ -117,9 +117,22 @@ impl Authenticator {
         requirement: &Requirement,
         headers: &HeaderMap,
     ) -> Result<Option<Arc<Caller>>, Denied> {
-        if let Some(identified) = self.identify_cached(requirement, headers) {
-            return identified;
+        match self.identify_cached(requirement, headers) {
+            Some(identified) => identified,
+            None => self.look_up(requirement, headers).await,
         }
+    }
+
+    /// The same from the store, or by verifying a token, for whom [`Authenticator::identify_cached`]
+    /// does not know.
+    ///
+    /// # Errors
+    /// Why the request must not go on.
+    pub async fn look_up(
+        &self,
+        requirement: &Requirement,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<Caller>>, Denied> {
         let Requirement::Required { methods, scopes } = requirement else {
             return Ok(None);
         };

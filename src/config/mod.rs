@@ -39,7 +39,7 @@ pub use secret::{Environment, SecretFiles};
 
 use crate::auth::access::Access;
 use crate::auth::{ApiKeys, JwtIssuer, Requirement};
-use crate::limits::{Plan, Rule};
+use crate::limits::{GuardDef, Mode, Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
 use crate::upstreams::{Timeouts, UpstreamDef};
 use ipnet::IpNet;
@@ -61,6 +61,8 @@ pub struct Config {
     pub drain: Drain,
     /// Whether the access log is written.
     pub access_log: bool,
+    /// What an address may do before anybody knows who calls.
+    pub address_guard: GuardDef,
     /// Accepted API keys.
     pub api_key: ApiKeys,
     /// Believed token issuers, sorted by name.
@@ -153,8 +155,10 @@ pub struct PolicyDef {
     pub name: Arc<str>,
     /// What it asks of a request.
     pub access: Access,
-    /// Its limits.
+    /// Its limits, no stricter than its mode.
     pub rules: Vec<Rule>,
+    /// Whether its conditions refuse.
+    pub mode: Mode,
 }
 
 /// One route.

@@ -24,6 +24,7 @@ mod few;
 pub mod fleet;
 mod gcra;
 mod grant;
+pub mod guard;
 mod lease;
 mod leasing;
 mod ledger;
@@ -42,6 +43,7 @@ mod vitals;
 mod wire;
 
 pub use grant::Grant;
+pub use guard::{Addresses, Guard, GuardDef, Limited, Permit};
 pub use limiter::Limiter;
 pub use refused::{Refused, Stopped, Unavailable};
 pub use rule::{

@@ -7,7 +7,7 @@ use super::head::Head;
 use super::policies::Policies;
 use super::rejection::Rejection;
 use crate::auth::{Caller, Denied};
-use crate::limits::{Grant, Limiter, Stopped};
+use crate::limits::{Grant, Limited, Limiter, Permit, Stopped};
 use crate::routing::Preflight;
 use crate::snapshot::{Limits, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
@@ -41,6 +41,10 @@ pub struct Trail {
     pub route: Option<Arc<Route>>,
     /// Who calls.
     pub caller: Option<Arc<Caller>>,
+    /// What in shadow mode would have refused it.
+    pub would_refuse: Vec<Arc<str>>,
+    /// The place that its address has for it, until it ends.
+    pub permit: Option<Permit>,
 }
 
 /// Decides about a request.
@@ -58,8 +62,10 @@ pub async fn decide(
     }
     let route = snapshot.routes.find(&head.asked())?;
     trail.route = Some(Arc::clone(route));
+    // Before the credentials are read: guessing keys must cost the one who guesses.
+    trail.permit = snapshot.guard.enter(head.client(), &mut trail.would_refuse)?;
     head.check_body(route.max_body, route.require_length)?;
-    trail.caller = match snapshot.authenticator.identify(&route.auth, head.headers()).await {
+    trail.caller = match identify(snapshot, route, head, &mut trail.would_refuse).await? {
         Err(Denied::Scope { caller, required }) => {
             trail.caller = Some(Arc::clone(&caller));
             return Err(Denied::Scope { caller, required }.into());
@@ -67,13 +73,37 @@ pub async fn decide(
         identified => identified?,
     };
     let caller = trail.caller.as_deref();
-    let policies = Policies::find(snapshot, route, caller, head)?;
+    let policies = Policies::find(snapshot, route, caller, head, &mut trail.would_refuse)?;
     let plan = match caller {
         Some(caller) => Some(snapshot.plan(caller).ok_or(Rejection::PlanUnknown)?),
         None => None,
     };
     let grant = reserve(limiter, plan, route, &policies, head, trail).await?;
+    trail.would_refuse.extend_from_slice(grant.would_refuse());
     Ok(Decision::Admit(Admission { grant, _made_here: () }))
+}
+
+/// Learns who calls. Where too many credentials were refused of late, only one that is known to be
+/// good is let in, and no other costs a look-up or a verification.
+async fn identify(
+    snapshot: &Snapshot,
+    route: &Route,
+    head: &Head<'_>,
+    would_refuse: &mut Vec<Arc<str>>,
+) -> Result<Result<Option<Arc<Caller>>, Denied>, Limited> {
+    let (authenticator, guard) = (&snapshot.authenticator, &snapshot.guard);
+    let known = authenticator.identify_cached(&route.auth, head.headers());
+    if matches!(known, None | Some(Err(Denied::Invalid { .. }))) {
+        guard.may_try(head.client(), would_refuse)?;
+    }
+    let identified = match known {
+        Some(known) => known,
+        None => authenticator.look_up(&route.auth, head.headers()).await,
+    };
+    if matches!(identified, Err(Denied::Invalid { .. })) {
+        guard.tried_in_vain(head.client());
+    }
+    Ok(identified)
 }
 
 /// Takes one request from the caller's plan, from the route with its policies, and from the

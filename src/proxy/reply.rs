@@ -150,6 +150,9 @@ fn explain(
 ) {
     match rejection {
         Rejection::Access(denied) => challenge(response, exchange.route(), denied),
+        Rejection::Address(limited) => {
+            response.insert(RETRY_AFTER, seconds(limited.retry_after));
+        }
         Rejection::Policy(excluded) => lacking_scope(response, exchange.route(), excluded),
         Rejection::Limit(refused) => {
             if let Some(policy) = refused.rate_limit_policy() {

@@ -20,7 +20,7 @@ pub use route::{Action, Answer, Challenges, Route, Way};
 
 use crate::auth::{Authenticator, Caller, Directory, RemoteKeySets, TokenCache};
 use crate::config::{Config, Http, Rows};
-use crate::limits::{Limiter, Tally};
+use crate::limits::{Addresses, Guard, Limiter, Tally};
 use crate::routing::Routes;
 use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +54,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Counters of all rules.
     pub limiter: Arc<Limiter>,
+    /// Counts of client addresses.
+    pub addresses: Arc<Addresses>,
     /// Endpoint state of all upstreams.
     pub registry: Arc<Registry>,
     /// Consumers and keys.
@@ -76,6 +78,8 @@ pub struct Snapshot {
     pub http: Http,
     /// Whether the access log is written.
     pub access_log: bool,
+    /// What an address may do before anybody knows who calls.
+    pub guard: Guard,
     /// Who is it.
     pub authenticator: Authenticator,
     /// Which route.
@@ -114,6 +118,7 @@ impl Snapshot {
             revision,
             http: config.http.clone(),
             access_log: config.access_log,
+            guard: Guard::new(&config.address_guard, &parts.addresses, &parts.metrics),
             authenticator: Authenticator::new(
                 config.api_key.clone(),
                 config.issuers.clone(),

@@ -54,11 +54,7 @@ fn rule<W: LimitOwner>(
             schema::Per::Key => Subject::Key,
             schema::Per::Route => Subject::Route,
         },
-        mode: match limit.mode.value {
-            schema::Mode::Enforce => Mode::Enforce,
-            schema::Mode::Off => Mode::Off,
-            schema::Mode::Shadow => Mode::Shadow,
-        },
+        mode: mode(limit.mode.value),
         scope: match limit.scope.value {
             schema::Scope::Fleet => Scope::Fleet,
             schema::Scope::Task => Scope::Task,
@@ -73,6 +69,15 @@ fn rule<W: LimitOwner>(
             schema::OnStoreFailure::Closed => OnStoreFailure::Closed,
         },
     })
+}
+
+/// Whether something refuses.
+pub(crate) const fn mode(mode: schema::Mode) -> Mode {
+    match mode {
+        schema::Mode::Enforce => Mode::Enforce,
+        schema::Mode::Off => Mode::Off,
+        schema::Mode::Shadow => Mode::Shadow,
+    }
 }
 
 /// Exactly one of `rate` and `quota`.

@@ -8,6 +8,7 @@ mod auth;
 mod cloudwatch;
 mod conflicts;
 mod fleet;
+mod guard;
 mod issuer_keys;
 mod issuers;
 mod limits;
@@ -272,6 +273,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let upstream_names = names(&file.upstreams);
     let upstreams = upstreams::compile(&file.upstreams, cx);
     let routes = routes::compile(file, &upstream_names, cx);
+    let guard = guard::compile(&file.address_guard, cx);
     let fleet = fleet::compile(file, cx);
     let cloudwatch = cloudwatch::compile(&file.cloudwatch, &upstream_names, cx);
     // Last, because secrets are made only when nothing else is wrong.
@@ -296,6 +298,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
         http: process.http,
         drain: process.drain,
         access_log: process.access_log,
+        address_guard: guard?,
         api_key,
         issuers,
         plans: plans?,
