@@ -10,6 +10,8 @@
 //!                                      an Account of a quota, which lasts in UsageLog
 //! ```
 //!
+//! Before all of this, [`guard`] counts client addresses, in memory of a fixed size.
+//!
 //! Must stay true: any window of length T admits at most burst + rate × T for each rule and
 //! subject, or burst + rate × (T + 100 ms) where it is leased, whatever the number of threads and
 //! tasks; a refused request is charged to no rule that can give back; a limiter that is out of

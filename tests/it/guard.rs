@@ -43,14 +43,15 @@ fn expect_limited(answer: &Answer) {
 
 #[tokio::test]
 async fn who_guesses_is_stopped_and_nobody_else_pays_for_it() {
-    let gateway = described("failed_tries = \"20/min\"")
-        .key("known", "basic")
-        .key("new", "basic")
-        .key("newer", "basic")
-        .start()
-        .await;
+    let gateway = described("failed_tries = \"20/min\"").key("known", "basic").start().await;
     let known = gateway.key("known");
-    let token = gateway.token("known");
+    let keys = |_| gateway.issue_key("new", "basic", &[]);
+    let (new, newer): (Vec<_>, Vec<_>) = ((0..3).map(keys).collect(), (0..3).map(keys).collect());
+    let tokens = (0..3).map(|id| {
+        let claims = json!({ "sub": "known", "exp": 4_000_000_000_u64, "jti": id.to_string() });
+        format!("Bearer {}", gateway.sign_jwt(&claims))
+    });
+    let tokens = tokens.collect();
     from(gateway.get("/").key("known"), GUESSER).send().await.expect_status(200);
     let mut statuses = Vec::new();
     let wrong = with_another_secret(&known);
@@ -74,7 +75,7 @@ async fn who_guesses_is_stopped_and_nobody_else_pays_for_it() {
     }
     // The last of them is the first that is not told of its key; a slow machine forgets a few.
     let told = statuses.iter().filter(|status| **status == 401).count();
-    assert!((20..40).contains(&told), "{statuses:?}");
+    assert!((20..50).contains(&told), "{statuses:?}");
     assert!(statuses[..20].iter().all(|status| *status == 401), "{statuses:?}");
     assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
 
@@ -83,30 +84,39 @@ async fn who_guesses_is_stopped_and_nobody_else_pays_for_it() {
     from(gateway.get("/open"), GUESSER).send().await.expect_status(200);
     let none = from(gateway.get("/"), GUESSER).send().await;
     none.expect_status(401).expect_code("no_credential");
-    // What would have to be looked up or verified is not.
-    guess_on(&gateway).await;
-    expect_limited(&from(gateway.get("/").key("new"), GUESSER).send().await);
-    expect_limited(&from(gateway.get("/").bearer(&token), GUESSER).send().await);
-    // For the others it is at once, and then it is known there too.
-    from(gateway.get("/").key("new"), NEIGHBOUR).send().await.expect_status(200);
-    from(gateway.get("/").bearer(&token), NEIGHBOUR).send().await.expect_status(200);
-    from(gateway.get("/").key("new"), GUESSER).send().await.expect_status(200);
-    from(gateway.get("/").bearer(&token), GUESSER).send().await.expect_status(200);
-
+    expect_unheard(&gateway, "x-api-key", new).await;
+    expect_unheard(&gateway, "authorization", tokens).await;
     // A reload forgets nothing.
     gateway.write_conf("more.toml", "[plans.more]\n");
     assert_eq!(gateway.reload_and_wait().await.result, "success");
-    guess_on(&gateway).await;
-    expect_limited(&from(gateway.get("/").key("newer"), GUESSER).send().await);
-    from(gateway.get("/").key("newer"), NEIGHBOUR).send().await.expect_status(200);
+    expect_unheard(&gateway, "x-api-key", newer).await;
     let counted = [("rule", "guard/address/failed_tries"), ("mode", "enforce")];
     let refused = gateway.metrics().await.sum("limit_refusals_total", &counted);
     assert!(refused >= 20.0, "{refused}");
 }
 
-/// Guesses until there is no room for another try; a few are forgotten as time goes on.
+/// A good credential that would have to be looked up or verified is not, from where somebody guesses,
+/// while it is at once from elsewhere; then it is known for all. At the very moment at which a try is
+/// forgotten one gets through, so there are several credentials.
+async fn expect_unheard(gateway: &Gateway, field: &str, credentials: Vec<String>) {
+    for credential in credentials {
+        let ask = |address| from(gateway.get("/").header(field, &credential), address).send();
+        guess_on(gateway).await;
+        let answer = ask(GUESSER).await;
+        if answer.status == 200 {
+            continue;
+        }
+        expect_limited(&answer);
+        ask(NEIGHBOUR).await.expect_status(200);
+        ask(GUESSER).await.expect_status(200);
+        return;
+    }
+    panic!("nobody is kept out");
+}
+
+/// Guesses until there is no room for another try.
 async fn guess_on(gateway: &Gateway) {
-    for _ in 0..20 {
+    for _ in 0..100 {
         if from(gateway.get("/").key("nonsense"), GUESSER).send().await.status == 429 {
             return;
         }
@@ -198,8 +208,11 @@ async fn what_is_under_way_counts_until_it_ends_a_websocket_too() {
 
 #[tokio::test]
 async fn one_field_lists_all_that_would_have_been_refused() {
-    let gateway = described("rate = \"10/min\"\nmode = \"shadow\"")
+    let echo = echo_server().await;
+    let gateway = described("in_flight = 10\nmode = \"shadow\"")
         .key("acme", "basic")
+        .upstream("echo", &[echo])
+        .route("ws", "path = \"/ws\"\nauth = \"none\"\nupstream = \"echo\"\nstream = true")
         .route(
             "watched",
             "path = \"/watched\"\nauth = \"api_key\"\npolicies = [\"inside\", \"gold\"]\n\
@@ -214,27 +227,29 @@ async fn one_field_lists_all_that_would_have_been_refused() {
         .start()
         .await;
     let first = from(gateway.get("/watched").key("acme"), "10.1.1.1").send().await;
-    first.expect_status(200).expect_no_header("ratelimit-policy");
+    first.expect_status(200).expect_header("ratelimit-policy", "\"requests\";q=100000;w=1");
     assert_eq!(gateway.line_of(&first).await.get("would_refuse"), None);
-    from(gateway.get("/open"), GUESSER).times(60).await.expect_status(200);
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let forwarded = [("x-forwarded-for", GUESSER)];
+        open.push(WebSocket::open(gateway.address(), "/ws", &forwarded).await.unwrap());
+    }
     let last = from(gateway.get("/watched").key("acme"), GUESSER).send().await;
     last.expect_status(200);
     let line = gateway.line_of(&last).await;
     assert_eq!(
         line["would_refuse"],
         json!([
-            "guard/address/rate",
+            "guard/address/in_flight",
             "policy/inside/addresses",
-            "policy/inside/each",
-            "route/watched/few"
+            "route/watched/few",
+            "policy/inside/each"
         ])
     );
-    for rule in ["policy/inside/addresses", "policy/inside/each", "route/watched/few"] {
-        let labels = [("rule", rule), ("mode", "shadow")];
+    for rule in line["would_refuse"].as_array().unwrap() {
+        let labels = [("rule", rule.as_str().unwrap()), ("mode", "shadow")];
         gateway.metric_is("limit_refusals_total", &labels, 1.0).await;
     }
-    let guard = [("rule", "guard/address/rate"), ("mode", "shadow")];
-    assert!(gateway.metrics().await.sum("limit_refusals_total", &guard) >= 1.0);
     assert_eq!(gateway.metrics().await.sum("rejections_total", &[]), 0.0);
 
     // What is unknown refuses whatever it was meant to be.

@@ -126,7 +126,7 @@ impl Recent {
             return window;
         }
         if due > window + 1 {
-            self.estimator(window).reset();
+            self.estimator(due.wrapping_sub(1)).reset();
         }
         self.estimator(due).reset();
         self.window.store(due, Ordering::Release);

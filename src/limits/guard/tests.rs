@@ -187,6 +187,29 @@ fn a_guard_in_shadow_lets_pass_and_says_what_it_would_have_refused() {
 }
 
 #[test]
+fn a_request_that_is_let_in_allocates_nothing() {
+    let fixture = Fixture::new();
+    let definition = GuardDef {
+        rate: rate(100, Period::Second),
+        in_flight: Some(10),
+        failed_tries: rate(100, Period::Minute),
+        mode: Mode::Shadow,
+        exempt: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    let guard = fixture.guard(definition);
+    let mut would_refuse = Vec::new();
+    let info = allocation_counter::measure(|| {
+        for address in ["192.0.2.1", "10.0.0.1", "2001:db8::1"] {
+            let entered = guard.enter(ip(address), &mut would_refuse);
+            assert!(entered.is_ok());
+            guard.tried_in_vain(ip(address));
+            guard.may_try(ip(address), &mut would_refuse).unwrap();
+        }
+    });
+    assert_eq!(info.count_total, 0);
+}
+
+#[test]
 fn exempt_networks_are_not_counted() {
     let fixture = Fixture::new();
     let definition = GuardDef {
