@@ -1,8 +1,8 @@
 //! The policies that a request meets: the route's, and those that its consumer has by name.
 //!
-//! Must stay true: nothing is allocated unless a policy in shadow mode would refuse; a policy that both the route and the consumer name is
-//! counted once; one that is nowhere, or is not in force, refuses the request, also where it was
-//! meant to be in shadow mode.
+//! Must stay true: nothing is allocated unless a policy in shadow mode would refuse; a policy that
+//! both the route and the consumer name is counted once; one that is nowhere, or is not in force,
+//! refuses the request, also where it was meant to be in shadow mode.
 
 use super::head::Head;
 use super::rejection::Rejection;

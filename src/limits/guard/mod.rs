@@ -169,13 +169,17 @@ impl Guard {
         }
     }
 
-    /// A credential of `address` was refused.
+    /// A credential of `address` was refused. Those that were under way together when there was room
+    /// for one count all, so that what was too much is too much for later.
     pub fn tried_in_vain(&self, address: IpAddr) {
         let Some(Flow { most, recent }) = &self.failed_tries else { return };
-        if !self.is_exempt(address) {
-            // What is above the limit was or would have been refused unheard.
-            let counted = recent.take(self.addresses.key(address), *most, self.clock().now());
-            counted.unwrap_or_default();
+        if self.is_exempt(address) {
+            return;
+        }
+        let (key, now) = (self.addresses.key(address), self.clock().now());
+        // In the shadow most of what is above the limit would have been refused unheard.
+        if !self.shadow || recent.wait(key, *most, now).is_none() {
+            recent.add(key, now);
         }
     }
 

@@ -81,6 +81,11 @@ impl Recent {
         }
     }
 
+    /// Counts one more for `key`, whatever there is room for.
+    pub(super) fn add(&self, key: u64, now: Moment) {
+        self.estimator(self.turn(now)).incr(key, 1);
+    }
+
     /// How long until there is room for one more of `key`; `None`: there is.
     pub(super) fn wait(&self, key: u64, most: u32, now: Moment) -> Option<Duration> {
         self.wait_in(self.turn(now), key, most, now)

@@ -150,9 +150,13 @@ fn tries_in_vain_keep_their_address_from_more() {
     fixture.guard(tries).may_try(ip("192.0.2.1"), &mut none).unwrap_err();
     let more = GuardDef { failed_tries: rate(11, Period::Minute), ..GuardDef::default() };
     fixture.guard(more).may_try(ip("192.0.2.1"), &mut none).unwrap();
-    // What came on top of the limit does not prolong it.
-    (0..1000).for_each(|_| guard.tried_in_vain(ip("192.0.2.1")));
     fixture.clock.advance(limited.retry_after + Duration::from_nanos(1));
+    guard.may_try(ip("192.0.2.1"), &mut none).unwrap();
+    // What was under way together is paid for later, but not for ever.
+    (0..100).for_each(|_| guard.tried_in_vain(ip("192.0.2.1")));
+    let longer = guard.may_try(ip("192.0.2.1"), &mut none).unwrap_err().retry_after;
+    assert!(longer > 50 * SECOND && longer <= 120 * SECOND, "{longer:?}");
+    fixture.clock.advance(longer + Duration::from_nanos(1));
     guard.may_try(ip("192.0.2.1"), &mut none).unwrap();
 }
 
