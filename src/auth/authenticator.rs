@@ -125,9 +125,23 @@ impl Authenticator {
         client: IpAddr,
     ) -> Result<Option<Arc<Caller>>, Denied> {
         let sent = sent.into();
-        if let Some(identified) = self.identify_cached(requirement, sent, client) {
-            return identified;
+        match self.identify_cached(requirement, sent, client) {
+            Some(identified) => identified,
+            None => self.look_up(requirement, sent, client).await,
         }
+    }
+
+    /// The same from the store, or by verifying a token, for whom [`Authenticator::identify_cached`]
+    /// does not know.
+    ///
+    /// # Errors
+    /// Why the request must not go on.
+    pub async fn look_up(
+        &self,
+        requirement: &Requirement,
+        sent: Sent<'_>,
+        client: IpAddr,
+    ) -> Result<Option<Arc<Caller>>, Denied> {
         let Requirement::Required { methods, scopes } = requirement else {
             return Ok(None);
         };

@@ -42,7 +42,7 @@ pub use secret::{Environment, SecretFiles};
 use crate::auth::access::Access;
 use crate::auth::{ApiKeys, CERTIFICATES, CertificateRules, ClientTrust, JwtIssuer, Requirement};
 use crate::expressions::Expression;
-use crate::limits::{Plan, Rule};
+use crate::limits::{GuardDef, Mode, Plan, Rule};
 use crate::routing::{Cors, Matcher, Rewrite};
 use crate::upstreams::{Timeouts, UpstreamDef};
 use ipnet::IpNet;
@@ -67,6 +67,8 @@ pub struct Config {
     pub drain: Drain,
     /// Whether the access log is written.
     pub access_log: bool,
+    /// What an address may do before anybody knows who calls.
+    pub address_guard: GuardDef,
     /// Accepted API keys.
     pub api_key: ApiKeys,
     /// Believed token issuers, sorted by name.
@@ -186,8 +188,10 @@ pub struct PolicyDef {
     pub access: Access,
     /// A condition more.
     pub when: Option<Expression>,
-    /// Its limits.
+    /// Its limits, no stricter than its mode.
     pub rules: Vec<Rule>,
+    /// Whether its conditions refuse.
+    pub mode: Mode,
 }
 
 /// One route.

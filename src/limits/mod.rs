@@ -11,6 +11,8 @@
 //!                                      a number InFlight, of which the Grant holds Permits
 //! ```
 //!
+//! Before all of this, [`guard`] counts client addresses, in memory of a fixed size.
+//!
 //! Must stay true: any window of length T admits at most burst + rate × T for each rule and
 //! subject, or burst + rate × (T + 100 ms) where it is leased, whatever the number of threads and
 //! tasks; a refused request is charged to no rule that can give back; a limiter that is out of
@@ -26,6 +28,7 @@ mod few;
 pub mod fleet;
 mod gcra;
 mod grant;
+pub mod guard;
 mod in_flight;
 mod lease;
 mod leasing;
@@ -46,6 +49,7 @@ mod wire;
 
 pub use facts::{Facts, NoFacts};
 pub use grant::Grant;
+pub use guard::{Addresses, Guard, GuardDef, Limited, Permit};
 pub use limiter::Limiter;
 pub use refused::{Refused, Stopped, Unavailable};
 pub use rule::{

@@ -190,6 +190,18 @@ pub enum Mode {
     Shadow,
 }
 
+impl Mode {
+    /// What this is inside of something with the mode `outer`: it can say less, not more.
+    #[must_use]
+    pub const fn within(self, outer: Self) -> Self {
+        match (self, outer) {
+            (Self::Off, _) | (_, Self::Off) => Self::Off,
+            (Self::Shadow, _) | (_, Self::Shadow) => Self::Shadow,
+            (Self::Enforce, Self::Enforce) => Self::Enforce,
+        }
+    }
+}
+
 /// One limit, as `[plans.*.limits.*]` or `[routes.*.limits.*]` in a file says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {

@@ -76,7 +76,7 @@ pub(super) fn record(
         tries,
         reason: code,
         cause,
-        would_refuse: ctx.grant().map_or(&[], |grant| grant.would_refuse()),
+        would_refuse: &ctx.trail.would_refuse,
         user_agent: bytes(&request.headers, &USER_AGENT),
     });
 }
@@ -101,7 +101,7 @@ fn count(
     }
     metrics.answered(status, Some(duration));
     match (&ctx.rejection, told.map(|told| told.status.as_u16())) {
-        (Some(Rejection::Limit(_)), _) => metrics.limited(),
+        (Some(Rejection::Address(_) | Rejection::Limit(_)), _) => metrics.limited(),
         (_, Some(401 | 403)) => metrics.denied(),
         _ => {}
     }
@@ -139,6 +139,7 @@ fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
     match &ctx.rejection {
         Some(Rejection::Access(denied)) => Some(denied.reason()),
         Some(Rejection::Filter(stopped)) => Some(&stopped.cause),
+        Some(Rejection::Address(limited)) => Some(limited.check.id()),
         Some(Rejection::Limit(refused)) => Some(&refused.rule),
         Some(Rejection::Policy(excluded)) => Some(excluded.policy.cause(excluded.unmet)),
         Some(Rejection::PolicyUnknown { policy }) => Some(policy),

@@ -8,8 +8,8 @@ use super::filter::{Answer, Visits};
 use super::head::Head;
 use super::policies::Policies;
 use super::rejection::Rejection;
-use crate::auth::{Caller, Denied};
-use crate::limits::{Grant, Limiter, Stopped};
+use crate::auth::{Caller, Denied, Method};
+use crate::limits::{Grant, Limited, Limiter, Permit, Stopped};
 use crate::routing::Preflight;
 use crate::snapshot::{Limits, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
@@ -45,6 +45,10 @@ pub struct Trail {
     pub route: Option<Arc<Route>>,
     /// Who calls.
     pub caller: Option<Arc<Caller>>,
+    /// What in shadow mode would have refused it.
+    pub would_refuse: Vec<Arc<str>>,
+    /// The place that its address has for it, until it ends.
+    pub permit: Option<Permit>,
 }
 
 /// Decides about a request.
@@ -64,9 +68,10 @@ pub async fn decide(
     filters.request(head).await?;
     let route = snapshot.routes.find(&head.asked())?;
     trail.route = Some(Arc::clone(route));
+    // Before the credentials are read: guessing keys must cost the one who guesses.
+    trail.permit = snapshot.guard.enter(head.client(), &mut trail.would_refuse)?;
     head.check_body(route.max_body, route.require_length)?;
-    let identified = snapshot.authenticator.identify(&route.auth, head.sent(), head.client()).await;
-    trail.caller = match identified {
+    trail.caller = match identify(snapshot, route, head, &mut trail.would_refuse).await? {
         Err(Denied::Scope { caller, required }) => {
             trail.caller = Some(Arc::clone(&caller));
             return Err(Denied::Scope { caller, required }.into());
@@ -74,17 +79,43 @@ pub async fn decide(
         identified => identified?,
     };
     let caller = trail.caller.as_deref();
-    let policies = Policies::find(snapshot, route, caller, head)?;
+    let policies = Policies::find(snapshot, route, caller, head, &mut trail.would_refuse)?;
     let plan = match caller {
         Some(caller) => Some(snapshot.plan(caller).ok_or(Rejection::PlanUnknown)?),
         None => None,
     };
     let grant = reserve(limiter, plan, route, &policies, head, trail).await?;
+    trail.would_refuse.extend_from_slice(grant.would_refuse());
     let admission = Admission { grant, _made_here: () };
     Ok(match filters.admitted(snapshot, head, route, caller).await? {
         Some(answer) => Decision::Answer(admission, answer),
         None => Decision::Admit(admission),
     })
+}
+
+/// Learns who calls. Where too many credentials were refused of late, only one that is known to be
+/// good is let in, and no other costs a look-up or a verification.
+async fn identify(
+    snapshot: &Snapshot,
+    route: &Route,
+    head: &Head<'_>,
+    would_refuse: &mut Vec<Arc<str>>,
+) -> Result<Result<Option<Arc<Caller>>, Denied>, Limited> {
+    let (authenticator, guard) = (&snapshot.authenticator, &snapshot.guard);
+    let known = authenticator.identify_cached(&route.auth, head.sent(), head.client());
+    if matches!(known, None | Some(Err(Denied::Invalid { .. }))) {
+        guard.may_try(head.client(), would_refuse)?;
+    }
+    let identified = match known {
+        Some(known) => known,
+        None => authenticator.look_up(&route.auth, head.sent(), head.client()).await,
+    };
+    // A certificate is no guess: whoever shows it has its key.
+    let guessed = |denied: &Denied| matches!(denied, Denied::Invalid { method, .. } if *method != Method::Certificate);
+    if identified.as_ref().is_err_and(guessed) {
+        guard.tried_in_vain(head.client());
+    }
+    Ok(identified)
 }
 
 /// Takes one request from the caller's plan, from the route with its policies, and from the

@@ -1,7 +1,8 @@
 //! The policies that a request meets: the route's, and those that its consumer has by name.
 //!
-//! Must stay true: nothing is allocated; a policy that both the route and the consumer name is
-//! counted once; one that is nowhere, or is not in force, refuses the request.
+//! Must stay true: nothing is allocated unless a policy in shadow mode would refuse; a policy that
+//! both the route and the consumer name is counted once; one that is nowhere, or is not in force,
+//! refuses the request, also where it was meant to be in shadow mode.
 
 use super::head::Head;
 use super::rejection::Rejection;
@@ -9,7 +10,7 @@ use crate::auth::Caller;
 use crate::auth::access::Unmet;
 use crate::auth::registry::MAX_POLICIES;
 use crate::expressions::Expression;
-use crate::limits::RuleSet;
+use crate::limits::{Mode, RuleSet};
 use crate::snapshot::{Limits, Policy, Route, Snapshot};
 use crate::telemetry::metrics::RuleMetrics;
 use std::sync::Arc;
@@ -40,7 +41,8 @@ pub struct Policies<'s> {
 }
 
 impl<'s> Policies<'s> {
-    /// Checks the conditions of the route's policies, then those of the consumer's.
+    /// Checks the conditions of the route's policies, then those of the consumer's. What a policy in
+    /// shadow mode would refuse is added to `would_refuse`.
     ///
     /// # Errors
     /// A condition that is not met, or a policy that is not in force anywhere.
@@ -49,16 +51,19 @@ impl<'s> Policies<'s> {
         route: &Route,
         caller: Option<&Caller>,
         head: &Head<'_>,
+        would_refuse: &mut Vec<Arc<str>>,
     ) -> Result<Self, Rejection> {
         let holds = |when: &Expression| when.holds(&head.facts(&route.name, caller));
-        let check = |policy: &Arc<Policy>| {
-            let met = policy.access.check(caller, head.client());
-            let unmet = match met {
-                Ok(()) if policy.when.as_ref().is_none_or(holds) => return Ok(()),
-                Ok(()) => Unmet::When,
-                Err(unmet) => unmet,
+        let mut check = |policy: &Arc<Policy>| {
+            let checked = match policy.mode {
+                Mode::Off => Ok(()),
+                Mode::Enforce | Mode::Shadow => match policy.access.check(caller, head.client()) {
+                    Ok(()) if policy.when.as_ref().is_none_or(holds) => Ok(()),
+                    Ok(()) => Err(Unmet::When),
+                    unmet => unmet,
+                },
             };
-            Err(Excluded { policy: Arc::clone(policy), unmet })
+            settle(policy, checked, would_refuse)
         };
         let unknown = |name: &Arc<str>| Rejection::PolicyUnknown { policy: Arc::clone(name) };
         for policy in &route.policies {
@@ -92,6 +97,23 @@ impl<'s> Policies<'s> {
         }
         sets
     }
+}
+
+/// What follows from the check of a policy's conditions.
+fn settle(
+    policy: &Arc<Policy>,
+    checked: Result<(), Unmet>,
+    would_refuse: &mut Vec<Arc<str>>,
+) -> Result<(), Excluded> {
+    let Err(unmet) = checked else { return Ok(()) };
+    let metrics = policy.metrics(unmet);
+    if policy.mode == Mode::Shadow {
+        metrics.shadow();
+        would_refuse.push(Arc::clone(policy.cause(unmet)));
+        return Ok(());
+    }
+    metrics.refused();
+    Err(Excluded { policy: Arc::clone(policy), unmet })
 }
 
 /// Sets of rules, to be reserved in one step.
@@ -130,7 +152,7 @@ mod tests {
     use super::*;
     use crate::auth::documents::DocumentKind;
     use crate::auth::{Consumer, Credential, Fields};
-    use crate::snapshot::fixture::{row, snapshot};
+    use crate::snapshot::fixture::{row, snapshot, snapshot as snapshot_of};
     use pingora_http::RequestHeader;
     use serde_json::json;
 
@@ -172,13 +194,26 @@ mod tests {
     /// The rules that a request of a consumer with these policies meets beside its plan's, or why
     /// it is refused.
     fn found(snapshot: &Snapshot, policies: &[&str], from: &str) -> Result<Vec<String>, String> {
+        let mut would_refuse = Vec::new();
+        let found = found_with(snapshot, policies, from, &mut would_refuse);
+        assert_eq!(would_refuse.capacity(), 0);
+        found
+    }
+
+    /// The same, with what would have been refused.
+    fn found_with(
+        snapshot: &Snapshot,
+        policies: &[&str],
+        from: &str,
+        would_refuse: &mut Vec<Arc<str>>,
+    ) -> Result<Vec<String>, String> {
         let mut header = RequestHeader::build("GET", b"/", None).unwrap();
         header.insert_header("host", "example.com").unwrap();
         let caps = HeadCaps { bytes: 1000, target: 100, fields: 10 };
         let head = Head::read(&header, from.parse().unwrap(), false, caps).unwrap();
         let route = snapshot.routes.find(&head.asked()).unwrap();
         let caller = caller(policies);
-        let policies = Policies::find(snapshot, route, Some(&caller), &head);
+        let policies = Policies::find(snapshot, route, Some(&caller), &head, would_refuse);
         let sets = policies.as_ref().map(|policies| policies.sets(None, &route.limits));
         match sets {
             Ok(sets) => Ok(sets.rules().iter().map(|set| format!("{set:?}")).collect()),
@@ -203,9 +238,45 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_in_shadow_lets_pass_and_says_which_condition_is_not_met() {
+        let files = FILES.replace("plans = [\"gold\"]", "plans = [\"gold\"]\nmode = \"shadow\"");
+        let shadow = row(
+            DocumentKind::Policy,
+            "inside",
+            json!({
+                "mode": "shadow",
+                "addresses": ["10.0.0.0/8"],
+                "limits": {
+                    "a": { "rate": "1/s" },
+                    "b": { "rate": "1/s", "mode": "off" },
+                },
+            }),
+        );
+        let off = row(
+            DocumentKind::Policy,
+            "banned",
+            json!({ "mode": "off", "consumers": ["other"], "limits": { "c": { "rate": "1/s" } } }),
+        );
+        let snapshot = snapshot(&files, &[shadow, off]);
+        let mut would_refuse = Vec::new();
+        let policies = ["gold-only", "slow", "banned"];
+        let found = found_with(&snapshot, &policies, "192.0.2.1", &mut would_refuse).unwrap();
+        let of_route = "[\"policy/gate/a\", \"policy/inside/a\"]";
+        assert_eq!(found, [of_route, "[]", "[\"policy/slow/b\"]", "[]"]);
+        let ids: Vec<&str> = would_refuse.iter().map(|id| &**id).collect();
+        assert_eq!(ids, ["policy/inside/addresses", "policy/gold-only/plans"]);
+        let inside = snapshot.policy("inside").unwrap();
+        assert!(inside.limits.metrics("policy/inside/a").is_some());
+        // One that is nowhere, or withheld, refuses whatever it was meant to be.
+        let lost = row(DocumentKind::Policy, "inside", json!({ "mode": "shadow", "newer": true }));
+        let snapshot = snapshot_of(&files, &[lost]);
+        let refused = found_with(&snapshot, &[], "10.0.0.1", &mut would_refuse).unwrap_err();
+        assert_eq!(refused, "unknown: inside");
+    }
+
+    #[test]
     fn a_consumer_is_refused_by_its_policies_and_by_one_that_is_nowhere() {
         let policy_row = |name, body| row(DocumentKind::Policy, name, body);
-        let snapshot_of = snapshot;
         let row = policy_row("banned", json!({ "consumers": ["other"] }));
         let snapshot = snapshot(FILES, &[row]);
         let many: Vec<String> = (0..9).map(|n| format!("p{n}")).collect();

@@ -7,7 +7,7 @@ use super::filter::{Stopped as Filtered, Why};
 use super::policies::Excluded;
 use crate::auth::access::Unmet;
 use crate::auth::{Denied, Method};
-use crate::limits::{self, Refused, Stopped};
+use crate::limits::{self, Limited, Refused, Stopped};
 use crate::routing::{BadHost, BadTarget, NoMatch};
 use crate::upstreams;
 use http::StatusCode;
@@ -152,6 +152,9 @@ pub enum Rejection {
     /// Who calls, and what they may do.
     #[error(transparent)]
     Access(#[from] Denied),
+    /// How much comes from one address.
+    #[error(transparent)]
+    Address(#[from] Limited),
     /// The body.
     #[error(transparent)]
     Body(#[from] BadBody),
@@ -221,6 +224,7 @@ pub struct Told {
 }
 
 const QUOTA: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+const ABNORMAL: &str = "https://iana.org/assignments/http-problem-types#abnormal-usage-detected";
 const REDUCED: &str = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
 const BLANK: &str = "about:blank";
 
@@ -230,6 +234,10 @@ impl Rejection {
     pub fn told(&self) -> Told {
         match self {
             Self::Access(denied) => access(denied),
+            Self::Address(_) => Told {
+                kind: ABNORMAL,
+                ..told(429, "address_limited", "Too much comes from this address", 8)
+            },
             Self::Body(bad) => body(*bad),
             Self::Filter(stopped) => filtered(stopped.why),
             Self::Head(bad) => head(*bad),

@@ -203,6 +203,9 @@ fn explain(
 ) {
     match rejection {
         Rejection::Access(denied) => challenge(response, exchange.route(), denied),
+        Rejection::Address(limited) => {
+            response.insert(RETRY_AFTER, seconds(limited.retry_after));
+        }
         Rejection::Policy(excluded) => lacking_scope(response, exchange.route(), excluded),
         Rejection::Filter(filter::Stopped { why: Why::Refused(refusal), .. }) => {
             if let Some(wait) = refusal.wait() {

@@ -15,8 +15,8 @@ use crate::auth::api_key::KeyForm;
 use crate::auth::directory::{self, Source};
 use crate::auth::{Directory, RemoteKeySets, TokenCache};
 use crate::config::{self, Config, Loaded, SecretFiles};
-use crate::limits::Limiter;
 use crate::limits::usage::UsageLog;
+use crate::limits::{Addresses, Limiter};
 use crate::proxy::complaint::Complaint;
 use crate::proxy::filter::{Chain, Filters};
 use crate::proxy::{Connections, Drain, Gateway, Phase};
@@ -217,6 +217,8 @@ fn parts(config: &Config, stores: &Stores, clock: Clock, metrics: Arc<Metrics>) 
     let log: Option<Arc<dyn UsageLog>> = Some(Arc::clone(&store) as _);
     Parts {
         limiter: Limiter::with_stores(clock.clone(), &secret, fleet, log),
+        // Of the process alone: nobody can know which addresses are counted together.
+        addresses: Addresses::new(clock.clone(), &rand::random()),
         registry: Registry::new(clock.clone()),
         directory: Arc::new(Directory::with_settings(source, settings, clock.clone())),
         tokens: Arc::new(TokenCache::new(TOKENS)),

@@ -6,7 +6,7 @@ use crate::auth::directory::{Answer, KeyRecord, Source};
 use crate::auth::documents::{Document, DocumentKind};
 use crate::auth::{Consumer, Directory, RemoteKeySets, TokenCache, UnixTime};
 use crate::config::{self, Config, Rows, SecretFiles};
-use crate::limits::Limiter;
+use crate::limits::{Addresses, Limiter};
 use crate::telemetry::{Clock, Metrics};
 use crate::upstreams::Registry;
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ pub(crate) fn parts() -> Parts {
     let clock = Clock::manual();
     Parts {
         limiter: Limiter::new(clock.clone(), &[0; 16]),
+        addresses: Addresses::new(clock.clone(), &[0; 16]),
         registry: Registry::new(clock.clone()),
         directory: Arc::new(Directory::new(Arc::new(Nobody), clock.clone())),
         tokens: Arc::new(TokenCache::new(10)),

@@ -23,7 +23,7 @@ use crate::auth::{
 };
 use crate::config::{Config, Http, Rows};
 use crate::expressions::Expression;
-use crate::limits::{Limiter, Tally};
+use crate::limits::{Addresses, Guard, Limiter, Tally};
 use crate::routing::Routes;
 use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -57,6 +57,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Counters of all rules.
     pub limiter: Arc<Limiter>,
+    /// Counts of client addresses.
+    pub addresses: Arc<Addresses>,
     /// Endpoint state of all upstreams.
     pub registry: Arc<Registry>,
     /// Consumers and keys.
@@ -88,6 +90,8 @@ pub struct Snapshot {
     pub http: Http,
     /// Whether the access log is written.
     pub access_log: bool,
+    /// What an address may do before anybody knows who calls.
+    pub guard: Guard,
     /// Who is it.
     pub authenticator: Authenticator,
     /// Which route.
@@ -128,6 +132,7 @@ impl Snapshot {
             revision,
             http: config.http.clone(),
             access_log: config.access_log,
+            guard: Guard::new(&config.address_guard, &parts.addresses, &parts.metrics),
             authenticator: Authenticator::new(
                 config.api_key.clone(),
                 config.issuers.clone(),

@@ -8,7 +8,7 @@ use crate::auth::access::{Access, Unmet};
 use crate::auth::documents::DocumentKind;
 use crate::config::{Config, PolicyDef, Rows};
 use crate::expressions::Expression;
-use crate::limits::{MAX_CLAIMS, Plan, Rule, RuleSet, Subject};
+use crate::limits::{MAX_CLAIMS, Mode, Plan, Rule, RuleSet, Subject};
 use crate::routing::HeaderEdits;
 use crate::telemetry::metrics::RuleMetrics;
 use http::HeaderValue;
@@ -67,23 +67,30 @@ pub struct Policy {
     pub access: Access,
     /// A condition more.
     pub when: Option<Expression>,
+    /// Whether a request that does not meet it is refused.
+    pub mode: Mode,
     /// Its rules, for consumers; those of a route are in [`super::Route::limits`].
     pub limits: Limits,
     /// `WWW-Authenticate` for a token that lacks one of its scopes.
     pub insufficient_scope: Option<HeaderValue>,
     rules: Vec<Rule>,
     origin: Option<Origin>,
-    causes: [Box<str>; 5],
+    causes: [(Arc<str>, RuleMetrics); 5],
 }
 
 impl Policy {
     fn build(definition: &PolicyDef, origin: Option<Origin>, parts: &Parts) -> Self {
-        let PolicyDef { name, access, when, rules } = definition;
-        let cause = |condition: &str| format!("policy/{name}/{condition}").into();
+        let PolicyDef { name, access, when, rules, mode } = definition;
+        let cause = |condition: &str| {
+            let cause: Arc<str> = format!("policy/{name}/{condition}").into();
+            let metrics = parts.metrics.rule(&cause);
+            (cause, metrics)
+        };
         Self {
             name: Arc::clone(name),
             access: access.clone(),
             when: when.clone().map(|when| parts.counted(when)),
+            mode: *mode,
             limits: Limits::build(rules, parts),
             insufficient_scope: insufficient_scope(&access.scopes),
             rules: rules.clone(),
@@ -95,7 +102,9 @@ impl Policy {
     /// What stands for a table whose row does not compile: a route that names it lets nobody in.
     fn withheld(name: &Arc<str>, parts: &Parts) -> Self {
         let (access, rules) = (Access::default(), Vec::new());
-        Self::build(&PolicyDef { name: Arc::clone(name), access, when: None, rules }, None, parts)
+        let name = Arc::clone(name);
+        let mode = Mode::Enforce;
+        Self::build(&PolicyDef { name, access, when: None, rules, mode }, None, parts)
     }
 
     /// Where it comes from; `None` if it is not in force, and so refuses every request.
@@ -112,7 +121,17 @@ impl Policy {
     /// What the access log says of a request that does not meet a condition of it:
     /// `policy/<name>/<condition>`.
     #[must_use]
-    pub fn cause(&self, unmet: Unmet) -> &str {
+    pub fn cause(&self, unmet: Unmet) -> &Arc<str> {
+        &self.told(unmet).0
+    }
+
+    /// What is counted of a condition.
+    #[must_use]
+    pub fn metrics(&self, unmet: Unmet) -> &RuleMetrics {
+        &self.told(unmet).1
+    }
+
+    const fn told(&self, unmet: Unmet) -> &(Arc<str>, RuleMetrics) {
         let [addresses, consumers, plans, scopes, when] = &self.causes;
         match unmet {
             Unmet::Address => addresses,

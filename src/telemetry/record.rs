@@ -98,7 +98,7 @@ pub struct Record<'a> {
     pub reason: Option<&'static str>,
     /// What the client is not told of that reason, such as whether a key was unknown or revoked.
     pub cause: Option<&'a str>,
-    /// Rules in shadow mode that would have refused.
+    /// Rules, conditions and guards in shadow mode that would have refused.
     pub would_refuse: &'a [Arc<str>],
     /// `User-Agent`.
     pub user_agent: Option<&'a [u8]>,

@@ -36,6 +36,8 @@ mod flows;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod identity;

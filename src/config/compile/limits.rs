@@ -99,11 +99,7 @@ fn rule<W: LimitOwner>(
         measure: measure?,
         subject: subject?,
         cost: cost?,
-        mode: match limit.mode.value {
-            schema::Mode::Enforce => Mode::Enforce,
-            schema::Mode::Off => Mode::Off,
-            schema::Mode::Shadow => Mode::Shadow,
-        },
+        mode: mode(limit.mode.value),
         scope: match limit.scope.value {
             schema::Scope::Fleet if limit.concurrency.is_none() => Scope::Fleet,
             schema::Scope::Fleet | schema::Scope::Task => Scope::Task,
@@ -118,6 +114,15 @@ fn rule<W: LimitOwner>(
             schema::OnStoreFailure::Closed => OnStoreFailure::Closed,
         },
     })
+}
+
+/// Whether something refuses.
+pub(crate) const fn mode(mode: schema::Mode) -> Mode {
+    match mode {
+        schema::Mode::Enforce => Mode::Enforce,
+        schema::Mode::Off => Mode::Off,
+        schema::Mode::Shadow => Mode::Shadow,
+    }
 }
 
 /// Exactly one of `rate`, `quota` and `concurrency`.

@@ -10,6 +10,7 @@ mod cloudwatch;
 mod conflicts;
 mod expressions;
 mod fleet;
+mod guard;
 mod issuer_keys;
 mod issuers;
 mod limits;
@@ -280,6 +281,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
     let upstreams = upstreams::compile(&file.upstreams, cx);
     let routes = routes::compile(file, &upstream_names, cx);
     limits::refuse_many_claims(file, cx);
+    let guard = guard::compile(&file.address_guard, cx);
     let fleet = fleet::compile(file, cx);
     let cloudwatch = cloudwatch::compile(&file.cloudwatch, &upstream_names, cx);
     let clients = clients::compile(file, &plan_names, cx);
@@ -307,6 +309,7 @@ pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> 
         http: process.http,
         drain: process.drain,
         access_log: process.access_log,
+        address_guard: guard?,
         api_key,
         issuers,
         mtls: clients.rules,

@@ -10,6 +10,7 @@ use crate::config::schema::{self, At, Entries, Text};
 use crate::config::source::Span;
 use crate::config::words;
 use crate::expressions::Sees;
+use crate::limits::Rule;
 use ipnet::IpNet;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ fn policy(
     cx: &mut Context<'_>,
 ) -> Option<PolicyDef> {
     let owner = Owner { path: &["policies", &name.value], span: name.span };
+    let mode = limits::mode(policy.mode.value);
     let rules = limits::compile(name, &policy.limits, cx);
     let scopes = routes::scopes(&policy.scopes, cx);
     let named = policy.plans.as_ref().map(|list| {
@@ -59,7 +61,11 @@ fn policy(
             addresses: some(addresses)?,
             deny_addresses: deny_addresses?,
         },
-        rules: rules?,
+        rules: rules?
+            .into_iter()
+            .map(|rule| Rule { mode: rule.mode.within(mode), ..rule })
+            .collect(),
+        mode,
     })
 }
 

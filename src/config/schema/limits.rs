@@ -17,9 +17,11 @@ pub(crate) struct Plan {
 
 /// A set of conditions and limits. It holds for the routes that name it in `policies`, and for
 /// consumers that have it.
-#[derive(Default, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Policy {
+    /// Whether its conditions and limits refuse; a limit can say less, not more.
+    pub(crate) mode: At<Mode>,
     /// Scopes that the credential must carry, all of them (403).
     pub(crate) scopes: Vec<At<String>>,
     /// The caller's plan must be one of them (403).
@@ -34,6 +36,21 @@ pub(crate) struct Policy {
     pub(crate) when: Option<At<String>>,
     /// The limits, by name.
     pub(crate) limits: Entries<Limit<OfPolicy>>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            mode: At::default_is(Mode::Enforce),
+            scopes: Vec::new(),
+            plans: None,
+            consumers: None,
+            addresses: None,
+            deny_addresses: Vec::new(),
+            when: None,
+            limits: Entries::default(),
+        }
+    }
 }
 
 /// Whose limits they are: they differ in nothing but in whom they count unless told otherwise.
@@ -132,7 +149,7 @@ impl<W: LimitOwner> Default for Limit<W> {
     }
 }
 
-/// Whether a limit refuses.
+/// Whether a limit, a policy or the guard refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]

@@ -9,6 +9,7 @@
 mod auth;
 mod cloudwatch;
 mod fleet;
+mod guard;
 mod limits;
 mod parts;
 mod per;
@@ -18,6 +19,7 @@ mod upstream;
 pub(crate) use auth::{Auth, Jwt};
 pub(crate) use cloudwatch::CloudWatch;
 pub(crate) use fleet::{Admin, AdminToken, Cache, Fleet, Postgres, Redis, Store};
+pub(crate) use guard::{AddressGuard, AddressRate};
 pub(crate) use limits::{
     Limit, LimitOwner, Mode, OfRoute, OnStoreFailure, Plan, Policy, Precision, Scope,
 };
@@ -66,6 +68,8 @@ pub(crate) struct File {
     pub(crate) access_log: AccessLog,
     /// Metrics for Amazon CloudWatch. Read at start only.
     pub(crate) cloudwatch: CloudWatch,
+    /// What one client address may do before anybody looks at its credentials.
+    pub(crate) address_guard: AddressGuard,
     /// How callers say who they are.
     pub(crate) auth: Auth,
     /// What consumers have bought.
@@ -92,6 +96,7 @@ impl Default for File {
             cache: Cache::default(),
             access_log: AccessLog::default(),
             cloudwatch: CloudWatch::default(),
+            address_guard: AddressGuard::default(),
             auth: Auth::default(),
             plans: Entries::default(),
             policies: Entries::default(),

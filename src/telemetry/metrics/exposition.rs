@@ -36,7 +36,7 @@ const REJECTIONS: Spec = (
 );
 const LIMITS: Spec = (
     "gateway_limit_refusals_total",
-    "Requests that a limit refused (enforce) or would have refused (shadow).",
+    "Requests that a limit, a policy's condition or the address guard refused (enforce) or would have (shadow).",
     &["rule", "mode"],
     MetricType::COUNTER,
 );
