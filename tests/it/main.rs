@@ -26,10 +26,13 @@ mod cors;
 mod draining;
 #[cfg(test)]
 mod driven;
+#[cfg(test)]
 mod embedding;
 #[cfg(test)]
 mod endurance;
+#[cfg(test)]
 mod expressions;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod flows;
