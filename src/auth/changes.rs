@@ -70,6 +70,14 @@ pub struct Change {
     pub committed_at: Duration,
 }
 
+impl Change {
+    /// Whether it is about this one.
+    #[must_use]
+    pub fn names(&self, kind: ChangeKind, id: &str) -> bool {
+        self.kind == kind && *self.id == *id
+    }
+}
+
 /// What happened since a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changes {

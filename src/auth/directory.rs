@@ -6,7 +6,7 @@
 //! Must stay true: a hit neither allocates nor waits; an answer older than a change that is already
 //! in effect is never believed; an outage is never taken for "unknown".
 
-use super::api_key::{KeyDigest, KeyId, PepperVersion};
+use super::api_key::KeyId;
 pub use super::capacity::{Settings, Vitals};
 use super::certificates::CERTIFICATES;
 use super::changes::{Change, ChangeKind, Marks, Reset};
@@ -15,31 +15,17 @@ use super::denied::Outage;
 use super::deny_list::DenyList;
 use super::identity::{Caller, Consumer, Credential, Fields, UnixTime};
 use super::jwt::Verified;
-use super::shelf::{Entry, Found, Shelf, Times};
+use super::known_key::KnownKey;
+use super::shelf::{Found, Shelf, Times};
 pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 pub use super::source::{Answer, KeyRecord, Source};
-use super::uses::{KeyUse, LastUse, Uses};
+use super::uses::{KeyUse, Uses};
 use crate::telemetry::{Clock, Moment};
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// A key, ready to be compared.
-#[derive(Debug)]
-pub(super) struct KnownKey {
-    pub(super) digest: KeyDigest,
-    pub(super) pepper: PepperVersion,
-    pub(super) not_before: Option<UnixTime>,
-    pub(super) expires_at: Option<UnixTime>,
-    pub(super) revoked_at: Option<UnixTime>,
-    pub(super) addresses: Arc<[IpNet]>,
-    pub(super) caller: Arc<Caller>,
-    /// Stays when the row is read again.
-    pub(super) last_use: Arc<LastUse>,
-}
 
 /// Answers of the authority from the past that are asked again before giving up.
 const ATTEMPTS: usize = 3;
@@ -256,7 +242,8 @@ impl Directory {
                 Answer::Unavailable(_) | Answer::Absent => {}
                 Answer::Unknown { revision } => {
                     let marks = self.marks.lock();
-                    let current = marks.allow(revision, |change| names_key(change, id));
+                    let current =
+                        marks.allow(revision, |change| change.names(ChangeKind::Key, id.as_str()));
                     if current && self.is_ours(&marks, copy, revision, history) {
                         self.keys.put_unknown(id, now);
                         self.loaded.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +254,8 @@ impl Directory {
                     let consumer = Arc::clone(&row.consumer.id);
                     let mut marks = self.marks.lock();
                     let current = marks.allow(revision, |change| {
-                        names_key(change, id) || names_consumer(change, &consumer)
+                        change.names(ChangeKind::Key, id.as_str())
+                            || change.names(ChangeKind::Consumer, &consumer)
                     });
                     if current && self.is_ours(&marks, copy, revision, history) {
                         let known = self.known_key(self.doubt_key(&marks, row));
@@ -299,7 +287,8 @@ impl Directory {
                 }
                 Answer::Known { row, revision } => {
                     let mut marks = self.marks.lock();
-                    let current = marks.allow(revision, |change| names_consumer(change, &row.id));
+                    let current =
+                        marks.allow(revision, |change| change.names(ChangeKind::Consumer, &row.id));
                     if current && self.is_ours(&marks, copy, revision, history) {
                         let row = self.same_consumer(username, doubt_consumer(&marks, row));
                         let name = Arc::clone(username);
@@ -397,14 +386,3 @@ fn doubt_consumer(marks: &Marks, row: Consumer) -> Consumer {
     let enabled = row.enabled && !marks.doubts(ChangeKind::Consumer, &row.id);
     Consumer { enabled, ..row }
 }
-
-fn names_key(change: &Change, id: KeyId) -> bool {
-    change.kind == ChangeKind::Key && *change.id == *id.as_str()
-}
-
-fn names_consumer(change: &Change, id: &str) -> bool {
-    change.kind == ChangeKind::Consumer && *change.id == *id
-}
-
-/// A key as it is cached.
-pub(super) type KeyEntry = Arc<Entry<KnownKey>>;

@@ -39,6 +39,7 @@ mod jwks;
 mod jwks_source;
 mod jwt;
 mod key;
+mod known_key;
 mod network;
 mod owners;
 mod prover;

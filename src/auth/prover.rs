@@ -8,8 +8,9 @@
 
 use super::api_key::{KeyDigest, KeyForm, ParsedKey, Standing};
 use super::denied::{Denied, InvalidReason};
-use super::directory::{Directory, KeyEntry, KnownKey, Lookup};
+use super::directory::{Directory, Lookup};
 use super::identity::{Caller, Method, UnixTime};
+use super::known_key::{KeyEntry, KnownKey};
 use super::uses::Redigest;
 use crate::telemetry::{Clock, Moment};
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Pingora's hooks, each a line or two: what happens in them is in the files beside this one.
 //!
-//! Must stay true: nothing is decided here. `pipeline.rs` decides, `passage.rs` goes to the
+//! Must stay true: nothing is decided here. `verdict.rs` asks `pipeline.rs`, which decides, `passage.rs` goes to the
 //! upstream, `reply.rs` answers, `account.rs` records.
 
 use super::account;
@@ -9,26 +9,21 @@ use super::drain::Drain;
 use super::edits;
 use super::exchange::{self, Exchange, Stage, internal};
 use super::failure;
-use super::filter::{Chain, Point};
+use super::filter::Chain;
 use super::forward::{self, Arrival};
-use super::head::Head;
 use super::hop;
-use super::passage::{Passage, Sender};
-use super::pipeline::{self, Decision};
 use super::rejection::{BadBody, Rejection};
 use super::reply;
 use super::stream;
-use super::wire::HeadCaps;
-use crate::limits::Outcome;
-use crate::snapshot::{Action, Live, Parts};
+use super::verdict::Verdict;
+use crate::snapshot::{Live, Parts};
 use crate::telemetry::access_log::AccessLog;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, Version};
+use http::Version;
 use pingora_core::Result;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::Error;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -36,9 +31,6 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The path that the load balancer asks for on every public listener.
-const HEALTH_PATH: &str = "/health";
 
 /// One worker's side of the proxy.
 pub struct Gateway {
@@ -56,102 +48,7 @@ pub struct Gateway {
     pub overloaded: Complaint,
 }
 
-/// What becomes of a request.
-enum Verdict {
-    Decided(Decision),
-    Health,
-}
-
 impl Gateway {
-    async fn judge(&self, session: &Session, ctx: &mut Exchange) -> Result<Verdict, Rejection> {
-        let snapshot = Arc::clone(&ctx.snapshot);
-        let goes_on = match session.as_downstream() {
-            ServerSession::H2(stream) => !stream.is_body_empty(),
-            _ => false,
-        };
-        let caps = HeadCaps::from(&snapshot.http);
-        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?
-            .over(exchange::is_tls(session))
-            .with_certificate(stream::certificate(session));
-        if head.target().path() == HEALTH_PATH
-            && matches!(*head.method(), Method::GET | Method::HEAD)
-        {
-            return Ok(Verdict::Health);
-        }
-        self.admit(session, ctx)?;
-        let (limiter, filters) = (&self.parts.limiter, &mut ctx.filters);
-        let decided = pipeline::decide(&snapshot, limiter, &head, filters, &mut ctx.trail).await;
-        let outcome = match &decided {
-            Ok(Decision::Admit(_) | Decision::Answer(..)) => Some(Outcome::Admitted),
-            // The limits have taken it.
-            Err(Rejection::Filter(stopped)) if stopped.point == Point::Admitted => {
-                Some(Outcome::Admitted)
-            }
-            Err(Rejection::Limit(_)) => Some(Outcome::Refused),
-            Ok(Decision::Preflight(_)) | Err(_) => None,
-        };
-        if let Some(outcome) = outcome {
-            account::count_usage(ctx, outcome, &self.parts);
-        }
-        decided.map(Verdict::Decided)
-    }
-
-    /// Finds a place for a request among those in flight; on a spare connection there is none.
-    fn admit(&self, session: &Session, ctx: &mut Exchange) -> Result<(), Rejection> {
-        let max = ctx.snapshot.http.max_requests;
-        if !stream::is_spare(session) {
-            ctx.admitted = self.drain.admit(max);
-            if ctx.admitted.is_none() && self.overloaded.is_due() {
-                let short = self.drain.pressure().is_on();
-                log::error!(max_requests = max, memory_is_short = short;
-                    "too many requests are in flight, those above http.max_requests get 503: is an upstream slow?");
-            }
-        }
-        if ctx.admitted.is_some() { Ok(()) } else { Err(Rejection::Overloaded) }
-    }
-
-    /// Runs what was decided; whether the request is answered with that.
-    async fn run(
-        &self,
-        session: &mut Session,
-        ctx: &mut Exchange,
-        decision: Decision,
-    ) -> Result<bool> {
-        let admission = match decision {
-            Decision::Preflight(answer) => {
-                ctx.stage = Stage::Answered(None);
-                ctx.status = reply::preflight(session, ctx, answer).await?;
-                return Ok(true);
-            }
-            Decision::Answer(admission, answer) => {
-                ctx.status = reply::filtered(session, ctx, admission, answer).await?;
-                return Ok(true);
-            }
-            Decision::Admit(admission) => admission,
-        };
-        let Some(route) = ctx.trail.route.clone() else {
-            return Err(internal("an admitted request has no route"));
-        };
-        match &route.action {
-            Action::Proxy(way) => {
-                let sender = Sender {
-                    body: !session.as_downstream_mut().is_body_empty(),
-                    upgrade: hop::is_websocket(session.req_header()),
-                    patience: ctx.snapshot.http.body_timeout,
-                    multiplexed: matches!(session.as_downstream(), ServerSession::H2(_)),
-                };
-                let passage = Passage::begin(admission, way, sender, self.parts.clock.now());
-                ctx.stage = Stage::Passing(Box::new(passage));
-                Ok(false)
-            }
-            Action::Answer(answer) => {
-                ctx.stage = Stage::Answered(Some(admission));
-                ctx.status = reply::answer(session, ctx, &route, answer).await?;
-                Ok(true)
-            }
-        }
-    }
-
     /// Ends a request with `rejection`, and Pingora's part of it with an error.
     fn stop<T>(ctx: &mut Exchange, rejection: impl Into<Rejection>) -> Result<T> {
         ctx.rejection = Some(rejection.into());

@@ -31,6 +31,7 @@ pub mod rejection;
 pub mod reply;
 mod stall;
 pub mod stream;
+mod verdict;
 pub mod waits;
 mod watchdog;
 pub mod wire;
