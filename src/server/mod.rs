@@ -5,6 +5,7 @@
 //! changes; nothing that a request was promised is lost at the end.
 
 mod cloudwatch;
+mod crew;
 mod operator;
 mod readings;
 mod stores;
@@ -17,10 +18,9 @@ use crate::auth::{Directory, RemoteKeySets, TokenCache};
 use crate::config::{self, Config, Loaded, SecretFiles};
 use crate::limits::usage::UsageLog;
 use crate::limits::{Addresses, Limiter};
-use crate::proxy::complaint::Complaint;
 use crate::proxy::filter::{Chain, Filters};
-use crate::proxy::{Connections, Drain, Gateway, Phase};
-use crate::runtime::{self, EndSignals, Ending, Serving, Signals, Worker};
+use crate::proxy::{Drain, Phase};
+use crate::runtime::{self, EndSignals, Ending, Signals};
 use crate::snapshot::{Live, Parts, Snapshot};
 use crate::stores::Store;
 use crate::stores::cached::Cached;
@@ -35,7 +35,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLog, Clock};
 use crate::upstreams::Registry;
 use anyhow::Context as _;
-use pingora_core::server::configuration::ServerConf;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -308,66 +307,6 @@ impl Process {
         let keys = &self.parts.issuer_keys;
         tasks.spawn(jwks::run(Arc::clone(keys), self.parts.clock.clone()));
         keys.first_look(KEYS).await;
-    }
-
-    /// Starts the workers: the first on this thread, each further one on a thread of its own.
-    fn work(&self, workers: Vec<Worker>) -> anyhow::Result<JoinSet<std::io::Result<()>>> {
-        let mut crew = JoinSet::new();
-        for (number, worker) in workers.into_iter().enumerate() {
-            let (connections, serving) = (self.connections(), self.serving());
-            if number == 0 {
-                crew.spawn(worker.serve(connections(), serving));
-                continue;
-            }
-            let (ended, end) = tokio::sync::oneshot::channel();
-            std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || {
-                    let served = event_loop().and_then(|events| {
-                        events.block_on(async { worker.serve(connections(), serving).await })
-                    });
-                    // Nobody listens once the process is ending anyway.
-                    drop(ended.send(served));
-                })
-                .context("a worker's thread cannot be started")?;
-            crew.spawn(async move { end.await.unwrap_or(Ok(())) });
-        }
-        Ok(crew)
-    }
-
-    fn serving(&self) -> Serving {
-        Serving {
-            drain: Arc::clone(&self.drain),
-            live: Arc::clone(&self.live),
-            metrics: Arc::clone(&self.parts.metrics),
-            clock: self.parts.clock.clone(),
-        }
-    }
-
-    /// Makes a worker's proxy on that worker's own thread, because the pool of upstream
-    /// connections belongs to its event loop.
-    fn connections(&self) -> impl FnOnce() -> Connections + Send + 'static {
-        let gateway = Gateway {
-            live: Arc::clone(&self.live),
-            filters: self.filters.clone(),
-            parts: self.parts.clone(),
-            drain: Arc::clone(&self.drain),
-            access_log: self.access_log.clone(),
-            overloaded: Complaint::default(),
-        };
-        let (drain, parts) = (Arc::clone(&self.drain), self.parts.clone());
-        move || {
-            let conf = ServerConf {
-                threads: 1,
-                work_stealing: false,
-                upstream_keepalive_pool_size: 4096,
-                // The first try and at most two more; `upstreams::retry` decides.
-                max_retries: 3,
-                ..ServerConf::default()
-            };
-            let proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
-            Connections::new(proxy, &drain, &parts)
-        }
     }
 
     async fn until_the_end(

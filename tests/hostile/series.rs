@@ -64,6 +64,7 @@ async fn ten_thousand_unknown_names_add_no_series_and_no_memory() {
     let limits = "[limits.per_address]\nrate = \"1000000/s\"\nper = \"address\"";
     let mut gateway = Gateway::builder()
         .toml("workers = 1\n[auth.jwt.default]\ndefault_plan = \"basic\"")
+        .toml("[address_guard]\nfailed_tries = \"off\"")
         .upstream("u", &[address])
         .route("open", &format!("path = \"/*\"\nauth = \"none\"\nupstream = \"u\"\n{limits}"))
         .route("keys", "path = \"/keys/*\"\nauth = \"api_key\"\nupstream = \"u\"")

@@ -131,7 +131,8 @@ async fn a_flood_of_invented_keys_does_not_keep_a_revocation_out() {
 
 #[tokio::test]
 async fn a_disabled_consumer_is_refused_within_a_second_with_keys_and_tokens() {
-    let gateway = described().key("acme", "big").start().await;
+    let unguarded = "[address_guard]\nfailed_tries = \"off\"";
+    let gateway = described().toml(unguarded).key("acme", "big").start().await;
     let token = format!("Bearer {}", gateway.token("acme"));
     let keyed = load(&gateway, "x-api-key", &gateway.key("acme")).start();
     let borne = load(&gateway, "authorization", &token).start();

@@ -227,6 +227,7 @@ async fn a_broken_request_body_is_400_and_never_complete_upstream() {
     origin.answer(Behaviour::Echo);
     let gateway = before(&origin).start().await;
     let mut refused = 0;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for body in [
         "zz\r\nbody\r\n0\r\n\r\n",
         "4\r\nbodyX\r\n0\r\n\r\n",
@@ -234,17 +235,29 @@ async fn a_broken_request_body_is_400_and_never_complete_upstream() {
         "4 \r\nbody\r\n4x\r\nbody\r\n0\r\n\r\n",
         "4\r\nbody\r\nffffffffffffffffff\r\nx",
     ] {
-        let mut client = RawClient::connect(gateway.address()).await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-        client.send(format!("{head}{body}")).await;
-        let response = client.response().await;
-        assert_eq!(response.status(), 400, "{body:?}: {}", response.text());
-        assert!(response.text().contains("malformed_body"), "{}", response.text());
-        client.expect_closed().await;
-        refused += 1;
-        let line = gateway.access_log(refused).await.pop().unwrap();
-        assert_eq!(line["reason"], "malformed_body", "{line}");
-        assert_eq!(line.get("end"), None, "told in full: {line}");
+        for comes_later in [false, true] {
+            let mut client = RawClient::connect(gateway.address()).await;
+            if comes_later {
+                client.send(format!("{head}2\r\nok\r\n")).await;
+                // Passed on already, so that what follows is found wrong in the middle.
+                origin.has_open(1).await;
+                client.send(body).await;
+            } else {
+                client.send(format!("{head}{body}")).await;
+            }
+            let code = if comes_later { "malformed_body" } else { "ambiguous_framing" };
+            let response = client.response().await;
+            assert_eq!(response.status(), 400, "{body:?}: {}", response.text());
+            assert!(response.text().contains(code), "{body:?}: {}", response.text());
+            client.expect_closed().await;
+            refused += usize::from(comes_later);
+            origin.has_open(0).await;
+            if comes_later {
+                let line = gateway.access_log(refused).await.pop().unwrap();
+                assert_eq!(line["reason"], code, "{line}");
+                assert_eq!(line.get("end"), None, "told in full: {line}");
+            }
+        }
     }
     // Nobody upstream has read a whole body of these.
     origin.has_open(0).await;
