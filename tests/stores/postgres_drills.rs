@@ -104,7 +104,8 @@ async fn a_crowd_that_waits_is_bounded() {
             other => panic!("{other:?}"),
         }
     }
-    assert!((100..=700 - 512).contains(&busy), "{busy}");
+    // More, where the first have given up before the last have asked: then there is no connection left.
+    assert!((100..700).contains(&busy), "{busy}");
     assert_eq!(store.vitals().primary.refused, busy);
     server.thaw();
 }
