@@ -141,71 +141,82 @@ fn fell_back(tasks: &[Task]) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_that_belongs_to_no_cluster_will_do() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start_single();
-    let task = Task::of(&cluster).await;
-    let set = task.rules(&[rate("r", 1, Period::Day, 3)]);
-    for _ in 0..3 {
-        task.limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
-    }
-    assert!(task.limiter.reserve(&[&set], &consumer("carol")).await.is_err());
-    assert_eq!(cluster.cli(0, &["keys", "dh:*:rl:*"]).lines().count(), 1);
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start_single();
+        let task = Task::of(&cluster).await;
+        let set = task.rules(&[rate("r", 1, Period::Day, 3)]);
+        for _ in 0..3 {
+            task.limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
+        }
+        assert!(task.limiter.reserve(&[&set], &consumer("carol")).await.is_err());
+        assert_eq!(cluster.cli(0, &["keys", "dh:*:rl:*"]).lines().count(), 1);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_tls_and_a_password_is_used_and_no_name_is_a_key() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start_secure();
-    let task = Task::of(&cluster).await;
-    let rules = [
-        rate("r", 1, Period::Day, 2),
-        Rule { subject: Subject::Route, ..rate("s", 1, Period::Day, 9) },
-    ];
-    let set = task.rules(&rules);
-    for _ in 0..2 {
-        task.limiter.reserve(&[&set], &consumer("carol-the-consumer")).await.unwrap();
-    }
-    assert!(task.limiter.reserve(&[&set], &consumer("carol-the-consumer")).await.is_err());
-    let keys: String = (0..cluster.len()).map(|node| cluster.cli(node, &["keys", "*"])).collect();
-    assert!(keys.contains(":rl:plan/test/r") && !keys.contains("carol"), "{keys}");
-    let (key, ttl) = (b"0123456789abcdef", Duration::from_secs(60));
-    // A cache may be late now and then: it has ten milliseconds only.
-    let began = Instant::now();
-    while task.redis.set(key, b"value", ttl).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", task.redis.vitals());
-    }
-    let value = loop {
-        match task.redis.get(key).await {
-            Ok(value) => break value,
-            Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{error}"),
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start_secure();
+        let task = Task::of(&cluster).await;
+        let rules = [
+            rate("r", 1, Period::Day, 2),
+            Rule { subject: Subject::Route, ..rate("s", 1, Period::Day, 9) },
+        ];
+        let set = task.rules(&rules);
+        for _ in 0..2 {
+            task.limiter.reserve(&[&set], &consumer("carol-the-consumer")).await.unwrap();
         }
-    };
-    assert_eq!(value.as_deref(), Some(&b"value"[..]));
-    assert_eq!(task.limiter.vitals().fell_back_to_share, 0);
+        assert!(task.limiter.reserve(&[&set], &consumer("carol-the-consumer")).await.is_err());
+        let keys: String =
+            (0..cluster.len()).map(|node| cluster.cli(node, &["keys", "*"])).collect();
+        assert!(keys.contains(":rl:plan/test/r") && !keys.contains("carol"), "{keys}");
+        let (key, ttl) = (b"0123456789abcdef", Duration::from_secs(60));
+        // A cache may be late now and then: it has ten milliseconds only.
+        let began = Instant::now();
+        while task.redis.set(key, b"value", ttl).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", task.redis.vitals());
+        }
+        let value = loop {
+            match task.redis.get(key).await {
+                Ok(value) => break value,
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{error}"),
+            }
+        };
+        assert_eq!(value.as_deref(), Some(&b"value"[..]));
+        assert_eq!(task.limiter.vitals().fell_back_to_share, 0);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_tasks_share_what_requests_cost() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let tasks = fleet(&cluster, 5).await;
-    const LASTS: Duration = Duration::from_secs(3);
-    for (rule, slack) in [
-        (rate("exact", 500, Period::Second, 500), Duration::ZERO),
-        (leased("leased", 500, 500), Duration::from_millis(100)),
-    ] {
-        // In requests: a hundred in a second, and a hundred at once.
-        let rules = [Rule { cost: Cost::Fixed(NonZeroU32::new(5).unwrap()), ..rule }];
-        let origin = Instant::now();
-        let loads = tasks.iter().map(|task| load(task.clone(), &rules, "carol", 80, LASTS, origin));
-        let seen: Vec<_> = futures_util::future::join_all(loads).await.concat();
-        let admitted = count(&seen, fleet::End::Admitted);
-        let allowed = 100.0 + 100.0 * LASTS.as_secs_f64();
-        println!("{}: {} offered, {admitted} of {allowed} admitted", rules[0].id, seen.len());
-        // A machine that stalls answers too late, and then tasks fall back.
-        let late = |task: &Task| task.limiter.vitals().fell_back_to_share;
-        let late = u32::try_from(tasks.iter().map(late).sum::<u64>()).unwrap();
-        assert_bound(&seen, 100 + late, 100, slack);
-        assert_eq!(count(&seen, fleet::End::Unavailable), 0);
-        assert!(admitted as f64 >= 0.8 * allowed, "{admitted} of {allowed}");
-    }
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let tasks = fleet(&cluster, 5).await;
+        const LASTS: Duration = Duration::from_secs(3);
+        for (rule, slack) in [
+            (rate("exact", 500, Period::Second, 500), Duration::ZERO),
+            (leased("leased", 500, 500), Duration::from_millis(100)),
+        ] {
+            // In requests: a hundred in a second, and a hundred at once.
+            let rules = [Rule { cost: Cost::Fixed(NonZeroU32::new(5).unwrap()), ..rule }];
+            let origin = Instant::now();
+            let loads =
+                tasks.iter().map(|task| load(task.clone(), &rules, "carol", 80, LASTS, origin));
+            let seen: Vec<_> = futures_util::future::join_all(loads).await.concat();
+            let admitted = count(&seen, fleet::End::Admitted);
+            let allowed = 100.0 + 100.0 * LASTS.as_secs_f64();
+            println!("{}: {} offered, {admitted} of {allowed} admitted", rules[0].id, seen.len());
+            // A machine that stalls answers too late, and then tasks fall back.
+            let late = |task: &Task| task.limiter.vitals().fell_back_to_share;
+            let late = u32::try_from(tasks.iter().map(late).sum::<u64>()).unwrap();
+            assert_bound(&seen, 100 + late, 100, slack);
+            assert_eq!(count(&seen, fleet::End::Unavailable), 0);
+            assert!(admitted as f64 >= 0.8 * allowed, "{admitted} of {allowed}");
+        }
+    })
+    .await;
 }

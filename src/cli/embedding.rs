@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The gateway, to be built into a program of one's own: see the [crate](crate)'s documentation.
+/// The gateway, to be built into a program of one's own: see the documentation of the [crate].
 #[derive(Debug)]
 pub enum Gateway {}
 

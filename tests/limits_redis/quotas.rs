@@ -1,6 +1,7 @@
 //! Quotas that several tasks share: neither exceeded nor lost, and not forgotten.
 
 use crate::TURN;
+use crate::calm::on_a_calm_machine;
 use crate::fleet::{Task, consumer, quota};
 use crate::redis_lab::RedisCluster;
 use crate::redis_lab::fault::Mode;
@@ -103,90 +104,100 @@ fn month(name: &str, permits: u32, precision: Precision) -> Rule {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_neither_exceeded_nor_lost() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let log = Arc::new(Log::default());
-    let tasks = tasks(&cluster, 5, &log).await;
-    for precision in [Precision::Exact, Precision::Leased] {
-        let rule = month(&format!("{precision:?}"), 20_000, precision);
-        let before: u64 = tasks.iter().map(|task| task.redis.vitals().round_trips).sum();
-        // What one task holds at the end is with the others within a second.
-        assert_eq!(exhaust(&tasks, &rule, 25).await, 20_000, "{precision:?}");
-        let trips = tasks.iter().map(|task| task.redis.vitals().round_trips).sum::<u64>() - before;
-        println!("{precision:?}: {trips} round trips");
-        if precision == Precision::Leased {
-            assert!(trips < 5_000, "{trips}");
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let log = Arc::new(Log::default());
+        let tasks = tasks(&cluster, 5, &log).await;
+        for precision in [Precision::Exact, Precision::Leased] {
+            let rule = month(&format!("{precision:?}"), 20_000, precision);
+            let before: u64 = tasks.iter().map(|task| task.redis.vitals().round_trips).sum();
+            // What one task holds at the end is with the others within a second.
+            assert_eq!(exhaust(&tasks, &rule, 25).await, 20_000, "{precision:?}");
+            let trips =
+                tasks.iter().map(|task| task.redis.vitals().round_trips).sum::<u64>() - before;
+            println!("{precision:?}: {trips} round trips");
+            if precision == Precision::Leased {
+                assert!(trips < 5_000, "{trips}");
+            }
+            let mut handed_over = 0;
+            for task in &tasks {
+                handed_over += hand_over(task, &log).await;
+            }
+            assert_eq!(handed_over, 20_000);
         }
-        let mut handed_over = 0;
-        for task in &tasks {
-            handed_over += hand_over(task, &log).await;
-        }
-        assert_eq!(handed_over, 20_000);
-    }
-    assert!(tasks.iter().all(|task| task.limiter.vitals().fell_back_to_share == 0));
+        assert!(tasks.iter().all(|task| task.limiter.vitals().fell_back_to_share == 0));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_remembered_when_redis_forgets_it() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let log = Arc::new(Log::default());
-    let tasks = tasks(&cluster, 2, &log).await;
-    let rule = month("r", 300, Precision::Exact);
-    let set = tasks[0].rules(std::slice::from_ref(&rule));
-    for _ in 0..100 {
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let log = Arc::new(Log::default());
+        let tasks = tasks(&cluster, 2, &log).await;
+        let rule = month("r", 300, Precision::Exact);
+        let set = tasks[0].rules(std::slice::from_ref(&rule));
+        for _ in 0..100 {
+            tasks[0].limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
+        }
+        assert_eq!(hand_over(&tasks[0], &log).await, 100);
+        for _ in 0..50 {
+            tasks[0].limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
+        }
+        cluster.flush();
+        // The one that was there knows of the 50 too; the other would have learned of 100 from the log.
         tasks[0].limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
-    }
-    assert_eq!(hand_over(&tasks[0], &log).await, 100);
-    for _ in 0..50 {
-        tasks[0].limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
-    }
-    cluster.flush();
-    // The one that was there knows of the 50 too; the other would have learned of 100 from the log.
-    tasks[0].limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
-    assert_eq!(exhaust(&tasks, &rule, 1).await, 149);
+        assert_eq!(exhaust(&tasks, &rule, 1).await, 149);
 
-    // A counter that says too little is raised to what the log knows.
-    cluster.flush();
-    let other = tasks[1].rules(std::slice::from_ref(&rule));
-    log.0.lock().unwrap().clear();
-    let forgetful = Task::of(&cluster).await;
-    let refreshed = forgetful.rules(std::slice::from_ref(&rule));
-    forgetful.limiter.reserve(&[&refreshed], &consumer("carol")).await.unwrap();
-    let counts = tasks[0].limiter.drain_quota_counts();
-    tasks[0].limiter.reconcile(&counts, &[300]);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let refused = tasks[1].limiter.reserve(&[&other], &consumer("carol")).await.unwrap_err();
-    let Stopped::Refused(refused) = refused else { panic!("{refused}") };
-    let limit = refused.rate_limit().unwrap();
-    assert!(limit.to_str().unwrap().starts_with("\"r\";r=0;t="), "{limit:?}");
-    assert_eq!(refused.rate_limit_policy().unwrap(), "\"r\";q=300;w=2678400");
+        // A counter that says too little is raised to what the log knows.
+        cluster.flush();
+        let other = tasks[1].rules(std::slice::from_ref(&rule));
+        log.0.lock().unwrap().clear();
+        let forgetful = Task::of(&cluster).await;
+        let refreshed = forgetful.rules(std::slice::from_ref(&rule));
+        forgetful.limiter.reserve(&[&refreshed], &consumer("carol")).await.unwrap();
+        let counts = tasks[0].limiter.drain_quota_counts();
+        tasks[0].limiter.reconcile(&counts, &[300]);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let refused = tasks[1].limiter.reserve(&[&other], &consumer("carol")).await.unwrap_err();
+        let Stopped::Refused(refused) = refused else { panic!("{refused}") };
+        let limit = refused.rate_limit().unwrap();
+        assert!(limit.to_str().unwrap().starts_with("\"r\";r=0;t="), "{limit:?}");
+        assert_eq!(refused.rate_limit_policy().unwrap(), "\"r\";q=300;w=2678400");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_each_task_has_its_share_of_what_was_left() {
     let _turn = TURN.lock().await;
-    let cluster = RedisCluster::start();
-    let log = Arc::new(Log::default());
-    let tasks = tasks(&cluster, 2, &log).await;
-    for precision in [Precision::Exact, Precision::Leased] {
-        let rule = month(&format!("{precision:?}"), 1_000, precision);
-        for task in &tasks {
-            let set = task.rules(std::slice::from_ref(&rule));
-            for _ in 0..100 {
-                task.limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
+    on_a_calm_machine(|| async {
+        let cluster = RedisCluster::start();
+        let log = Arc::new(Log::default());
+        let tasks = tasks(&cluster, 2, &log).await;
+        for precision in [Precision::Exact, Precision::Leased] {
+            let rule = month(&format!("{precision:?}"), 1_000, precision);
+            for task in &tasks {
+                let set = task.rules(std::slice::from_ref(&rule));
+                for _ in 0..100 {
+                    task.limiter.reserve(&[&set], &consumer("carol")).await.unwrap();
+                }
             }
+            cluster.fault_all(Mode::Blackhole);
+            let rest = exhaust(&tasks, &rule, 2).await;
+            // The first one saw only its own hundred.
+            assert!((800..=900).contains(&rest), "{precision:?}: {rest}");
+            cluster.fault_all(Mode::Pass);
+            for task in &tasks {
+                assert!(task.redis.settled(Duration::from_secs(2)).await);
+                hand_over(task, &log).await;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let more = exhaust(&tasks, &rule, 12).await;
+            assert!(more <= 100, "{precision:?}: {more} more");
         }
-        cluster.fault_all(Mode::Blackhole);
-        let rest = exhaust(&tasks, &rule, 2).await;
-        // The first one saw only its own hundred.
-        assert!((800..=900).contains(&rest), "{precision:?}: {rest}");
-        cluster.fault_all(Mode::Pass);
-        for task in &tasks {
-            assert!(task.redis.settled(Duration::from_secs(2)).await);
-            hand_over(task, &log).await;
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let more = exhaust(&tasks, &rule, 12).await;
-        assert!(more <= 100, "{precision:?}: {more} more");
-    }
+    })
+    .await;
 }
