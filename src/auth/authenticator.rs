@@ -176,6 +176,21 @@ impl Authenticator {
         Some(identified.and_then(|caller| check_scopes(caller, scopes)).map(Some))
     }
 
+    /// Whether the credential was found good not long ago: to look it up again is to try no guess. A
+    /// certificate is never one.
+    #[must_use]
+    pub fn remembers(&self, requirement: &Requirement, sent: Sent<'_>, client: IpAddr) -> bool {
+        let Requirement::Required { methods, .. } = requirement else { return true };
+        match self.presented(methods, sent) {
+            Ok(Presented::Key(text)) => self.keys.remembers(text, client),
+            Ok(Presented::Token(text)) => {
+                self.tokens.remembers(&TokenCache::digest(text), &self.clock)
+            }
+            Ok(Presented::Certificate(_)) => true,
+            Err(_) => false,
+        }
+    }
+
     /// The one credential that the route accepts.
     fn presented<'h>(
         &self,

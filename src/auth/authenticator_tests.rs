@@ -465,3 +465,31 @@ async fn the_token_cache_is_bounded() {
     }
     assert!(lab.tokens.len() <= 1100, "{}", lab.tokens.len());
 }
+
+#[tokio::test]
+async fn what_was_good_not_long_ago_is_no_guess_when_it_has_to_be_asked_for_again() {
+    let lab = Lab::new();
+    let authenticator = lab.authenticator(|_| {});
+    let (key, _) = lab.source.add_key("alice", |_| {});
+    let (wrong, _) = lab.source.add_key("alice", |_| {});
+    let [key, wrong] = [&key, &wrong].map(|plain| headers(&[("x-api-key", plain.reveal())]));
+    let token = bearer(&lab.token("alice", 3600, ""));
+    let remembers =
+        |headers: &HeaderMap| authenticator.remembers(&both(), Sent::from(headers), CLIENT);
+    assert!(!remembers(&key) && !remembers(&token), "nobody has asked");
+    for good in [&key, &token] {
+        assert_eq!(identify(&authenticator, &both(), good).await, Ok("alice".to_owned()));
+    }
+    // Both are due to be asked for again, and neither is a guess.
+    lab.clock.advance(Duration::from_secs(400));
+    for good in [&key, &token] {
+        assert!(authenticator.identify_cached(&both(), good, CLIENT).is_none());
+        assert!(remembers(good));
+    }
+    assert!(!remembers(&wrong) && !remembers(&HeaderMap::new()));
+    // As long as a row is believed.
+    lab.clock.advance(Duration::from_secs(400));
+    assert!(!remembers(&key));
+    lab.clock.advance(Duration::from_secs(3600));
+    assert!(!remembers(&token), "it has ended");
+}

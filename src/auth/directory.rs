@@ -15,7 +15,7 @@ use super::denied::Outage;
 use super::deny_list::DenyList;
 use super::identity::{Caller, Consumer, Credential, Fields, UnixTime};
 use super::jwt::Verified;
-use super::known_key::KnownKey;
+use super::known_key::{KeyEntry, KnownKey};
 use super::shelf::{Found, Shelf, Times};
 pub use super::shelf::{LOOKUP_DEADLINE, Lookup, STALE_FOR, UNKNOWN_FOR};
 pub use super::source::{Answer, KeyRecord, Source};
@@ -217,6 +217,11 @@ impl Directory {
     /// The key, if it is at hand.
     pub(super) fn glance_key(&self, id: KeyId) -> Option<Found<KnownKey>> {
         self.keys.glance(&id, self.times())
+    }
+
+    /// The key as it was known not long ago.
+    pub(super) fn remembered_key(&self, id: KeyId) -> Option<KeyEntry> {
+        self.keys.remembered(&id, self.times())
     }
 
     /// The key.

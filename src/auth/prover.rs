@@ -53,6 +53,15 @@ impl KeyProver {
         self.prove(key, &self.directory.find_key(key.id()).await, client)
     }
 
+    /// Whether this key was good when it was last looked up, not long ago.
+    pub(super) fn remembers(&self, text: &[u8], client: IpAddr) -> bool {
+        let Ok(key) = self.form.parse(text) else { return false };
+        let Some(entry) = self.directory.remembered_key(key.id()) else { return false };
+        let digest = self.form.digest_under(key, entry.value.pepper);
+        digest.is_some_and(|digest| entry.value.digest.matches(&digest))
+            && check(&entry.value, UnixTime::now(&self.clock), client).is_ok()
+    }
+
     fn prove(&self, key: ParsedKey<'_>, found: &Lookup<KeyEntry>, client: IpAddr) -> Identified {
         let known = match found {
             Lookup::Known(entry) => &entry.value,

@@ -156,6 +156,11 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         (times.now < until).then_some(Lookup::Unknown)
     }
 
+    /// What was known not long ago and is still believed, be it time to ask again or not.
+    pub(super) fn remembered(&self, key: &K, times: Times) -> Option<Arc<Entry<V>>> {
+        self.known.peek(key).filter(|entry| entry.is_believed(times))
+    }
+
     /// What is at hand, or else what `load` says within [`LOOKUP_DEADLINE`], or else what was last
     /// known.
     pub(super) async fn find<F>(&self, key: &K, times: Times, load: impl FnOnce() -> F) -> Found<V>

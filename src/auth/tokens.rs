@@ -152,6 +152,12 @@ impl TokenCache {
         Some(Ok(token))
     }
 
+    /// Whether a token was found good not long ago and has not ended: it may have to be verified again.
+    pub(super) fn remembers(&self, digest: &TokenDigest, clock: &Clock) -> bool {
+        let token = self.tokens.peek(digest);
+        token.is_some_and(|token| seconds(clock.unix_time()) < token.verified.ends_at)
+    }
+
     /// Keeps a token that was verified just now under `generation`.
     pub(super) fn keep(
         &self,

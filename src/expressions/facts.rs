@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub address: IpAddr,
     /// Whether it came over TLS.
     pub tls: bool,
+    /// Whether it has a body whose length the head does not say.
+    pub open_ended: bool,
 }
 
 /// Who calls.
@@ -52,9 +54,9 @@ pub struct Caller<'a> {
     pub custom_id: Option<&'a str>,
     /// The scopes of the credential.
     pub scopes: &'a [Arc<str>],
-    /// `api_key`, `jwt` or `mtls`.
+    /// `api_key`, `jwt`, `mtls` or `none`.
     pub method: &'static str,
-    /// The id of the key, or the subject of the token or certificate.
+    /// The id of the key, the subject of the token, or the SHA-256 of the certificate.
     pub key: &'a str,
 }
 

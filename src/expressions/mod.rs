@@ -243,8 +243,21 @@ impl Expression {
     /// Whether the condition is met; not, when that cannot be told.
     #[must_use]
     pub fn holds(&self, facts: &Facts<'_>) -> bool {
+        self.is_met(facts).unwrap_or(false)
+    }
+
+    /// The same, where a failure must not pass for a condition that is not met: there, none.
+    #[must_use]
+    pub fn is_met(&self, facts: &Facts<'_>) -> Option<bool> {
         let is = |value: &dyn Val| value.downcast_ref::<CelBool>().map(|it| *it.inner());
-        self.value(facts, is).unwrap_or(false)
+        match self.evaluate(facts, is) {
+            Ok(met) => Some(met),
+            Err(Outcome::Absent) => Some(false),
+            Err(Outcome::Failed(reason)) => {
+                self.failed(&reason);
+                None
+            }
+        }
     }
 
     /// The number, if there is one.

@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
 
     fn read<'b>(&'b self, reference: &'b Reference) -> Option<CowVal<'b, 'b>> {
         match reference {
-            Reference::Size => Some(CowVal::owned(CelInt::from(size(&self.facts.request)))),
+            Reference::Size => Some(CowVal::owned(CelInt::from(size(&self.facts.request)?))),
             Reference::Scopes => self.scopes(),
             Reference::Has(other) => Some(CowVal::owned(CelBool::from(self.has(other)))),
             Reference::Pattern(regex) => Some(CowVal::owned(Pattern(regex))),
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
     fn has(&self, reference: &Reference) -> bool {
         match reference {
             Reference::Header(name) => self.facts.request.headers.contains_key(name),
-            Reference::Size => true,
+            Reference::Size => size(&self.facts.request).is_some(),
             Reference::Scopes => self.facts.caller.is_some(),
             reference => self.text(reference).is_some(),
         }
@@ -150,10 +150,13 @@ impl VariableResolver for Reader<'_> {
     }
 }
 
-/// The length of the body, as the head says it.
-fn size(request: &Request<'_>) -> i64 {
+/// The length of the body, as the head says it; none, where there is a body and it does not.
+fn size(request: &Request<'_>) -> Option<i64> {
+    if request.open_ended {
+        return None;
+    }
     let length = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    length.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    Some(length.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
 /// A field's value; several are one list, as HTTP means it. What is no text is not there.

@@ -139,8 +139,10 @@ impl Prepared {
             Cost::Fixed(permits) => *permits.min(&self.most),
             Cost::Expression(expression) => {
                 let number = subjects.facts.known().and_then(|known| expression.number(known));
-                // Nothing is free, and nothing costs more than there can be.
-                let permits = number.unwrap_or(1).clamp(1, i64::from(self.most.get()));
+                // Nothing is free, and nothing costs more than there can be: what nobody can tell costs that,
+                // since it is the client who made it so.
+                let most = i64::from(self.most.get());
+                let permits = number.unwrap_or(most).clamp(1, most);
                 u32::try_from(permits).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
             }
         }

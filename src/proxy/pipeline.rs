@@ -103,7 +103,12 @@ async fn identify(
 ) -> Result<Result<Option<Arc<Caller>>, Denied>, Limited> {
     let (authenticator, guard) = (&snapshot.authenticator, &snapshot.guard);
     let known = authenticator.identify_cached(&route.auth, head.sent(), head.client());
-    if matches!(known, None | Some(Err(Denied::Invalid { .. }))) {
+    let may_be_a_guess = match &known {
+        None => !authenticator.remembers(&route.auth, head.sent(), head.client()),
+        Some(Err(Denied::Invalid { method, .. })) => *method != Method::Certificate,
+        Some(_) => false,
+    };
+    if may_be_a_guess {
         guard.may_try(head.client(), would_refuse)?;
     }
     let identified = match known {

@@ -270,6 +270,12 @@ impl Rejection {
             Self::Route(NoMatch::Method { .. }) => {
                 told(405, "method_not_allowed", "The method is not allowed here", 12)
             }
+            Self::Route(NoMatch::Unclear) => told(
+                400,
+                "unclear_condition",
+                "A condition of a route cannot be evaluated for this",
+                3,
+            ),
             Self::Route(NoMatch::EncodedSlash) => {
                 told(400, "bad_target", "An encoded slash is not accepted here", 3)
             }

@@ -27,6 +27,8 @@ pub(super) enum Near {
     Method,
     /// Only the encoded slash does not fit.
     Slash,
+    /// All fits but for a condition of which nobody can tell whether it is met.
+    Unclear,
 }
 
 impl<T> Candidate<T> {
@@ -46,14 +48,14 @@ impl<T> Candidate<T> {
         {
             return Err(Near::Far);
         }
-        if let Some(when) = &self.asks.when
-            && !when.holds(&asked.facts())
-        {
+        let met = self.asks.when.as_ref().map_or(Some(true), |when| when.is_met(&asked.facts()));
+        if met == Some(false) {
             return Err(Near::Far);
         }
         let slash = self.asks.keep_encoded_slash || !asked.target.has_encoded_slash();
         match (takes_method(&self.asks.methods, asked.method), slash) {
-            (true, true) => Ok(()),
+            (true, true) => met.map(drop).ok_or(Near::Unclear),
+            _ if met.is_none() => Err(Near::Far),
             (true, false) => Err(Near::Slash),
             (false, true) => Err(Near::Method),
             (false, false) => Err(Near::MethodAndSlash),

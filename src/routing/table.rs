@@ -45,6 +45,8 @@ pub struct Origin {
     pub address: IpAddr,
     /// Whether it came over TLS.
     pub tls: bool,
+    /// Whether it has a body whose length the head does not say.
+    pub open_ended: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -59,6 +61,7 @@ impl<'a> Asked<'a> {
             headers: self.headers,
             address: self.origin.address,
             tls: self.origin.tls,
+            open_ended: self.origin.open_ended,
         };
         Facts { request, route: None, caller: None, claims: None }
     }
@@ -79,6 +82,9 @@ pub enum NoMatch {
     /// Nothing matches.
     #[error("no route matches the request")]
     Route,
+    /// Of a route that matches otherwise, the condition cannot be evaluated.
+    #[error("a condition of a route cannot be evaluated for this request")]
+    Unclear,
 }
 
 /// Every route of a configuration.
@@ -120,17 +126,19 @@ impl<T> Routes<T> {
         let found = self.walk(query, &mut |slot: &Slot<T>| {
             for candidate in slot {
                 match candidate.check(query) {
-                    Ok(()) => return ControlFlow::Break(&candidate.value),
+                    Ok(()) => return ControlFlow::Break(Some(&candidate.value)),
+                    // A client that makes a condition fail is not let pass to a less specific route.
+                    Err(Near::Unclear) => return ControlFlow::Break(None),
                     Err(reached) => near = near.max(reached),
                 }
             }
             ControlFlow::Continue(())
         });
         match (found, near) {
-            (ControlFlow::Break(value), _) => Ok(value),
+            (ControlFlow::Break(value), _) => value.ok_or(NoMatch::Unclear),
             (_, Near::Slash | Near::MethodAndSlash) => Err(NoMatch::EncodedSlash),
             (_, Near::Method) => Err(NoMatch::Method { allow: self.allow(query) }),
-            (_, Near::Far) => Err(NoMatch::Route),
+            (_, Near::Far | Near::Unclear) => Err(NoMatch::Route),
         }
     }
 
