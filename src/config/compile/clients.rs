@@ -61,6 +61,13 @@ fn trust(
     };
     let (what, place, invalid) = match unbelievable {
         Unbelievable::Authorities(invalid) => ("`client_ca`", authorities.span, invalid),
+        Unbelievable::NoAuthority(invalid) => {
+            let file = super::shorten(&authorities.value);
+            let message = format!("the certificate in `{file}` is not an authority");
+            let none = Diagnostic::error(message).at(authorities.span, invalid.label);
+            cx.report(none.help(invalid.help));
+            return None;
+        }
         Unbelievable::Lists(invalid) => {
             ("`client_crl`", lists.map_or(authorities.span, |(_, place)| place), invalid)
         }
