@@ -149,8 +149,10 @@ impl Checker<'_> {
             let message = format!("`{name}` is asked of {}", on.kind.one());
             return self.refuse(at, message, "only a string has it", "make it one by `string(…)`");
         }
-        if name == "split" {
-            self.few_parts(call);
+        match name.as_str() {
+            "split" => self.few_parts(call),
+            "startsWith" => self.never_begins(call.target.as_deref(), call.args.first()),
+            _ => {}
         }
         result
     }
