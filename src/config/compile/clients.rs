@@ -48,6 +48,12 @@ fn trust(
     authorities: &At<String>,
     cx: &mut Context<'_>,
 ) -> Option<ClientTrust> {
+    if authorities.value.starts_with("file:") {
+        let wrong = format!("`client_ca` of listener `{}` cannot be used", name.value);
+        let wrong = Diagnostic::error(wrong).at(authorities.span, "not the path of a file");
+        cx.report(wrong.help("this is a path, without `file:`"));
+        return None;
+    }
     let path = cx.sources.dir.join(&authorities.value);
     let lists =
         tls.client_crl.as_ref().map(|lists| (cx.sources.dir.join(&lists.value), lists.span));
