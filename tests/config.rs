@@ -142,10 +142,12 @@ fn every_error_is_told_with_its_place_its_reason_and_a_way_out() {
         let own = files.iter().any(|(file, ..)| file.starts_with("conf/base."));
         let folder = Folder::with(if own { &[] } else { &[("conf/base.toml", BASE)] });
         let (chain, key) = certificate("api.example.com");
+        let authority = authority();
         for (file, mode, text) in &files {
             let text = match text.trim_end() {
                 "<chain>" => &chain,
                 "<key>" => &key,
+                "<authority>" => &authority,
                 _ => text,
             };
             folder.write(file, text, *mode);
@@ -198,6 +200,13 @@ fn certificate(name: &str) -> (String, String) {
     (pair.cert.pem(), pair.signing_key.serialize_pem())
 }
 
+/// The certificate of one that may sign others.
+fn authority() -> String {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
 #[test]
 fn the_shipped_configuration_and_its_examples_can_be_run() {
     let shipped = repository("conf");
@@ -213,7 +222,7 @@ fn the_shipped_configuration_and_its_examples_can_be_run() {
         if entry.file_name() == "tls" {
             folder.write("conf/tls/chain.pem", &chain, 0o644);
             folder.write("conf/tls/private-ca.pem", &chain, 0o644);
-            folder.write("conf/tls/partners.pem", &chain, 0o644);
+            folder.write("conf/tls/partners.pem", authority(), 0o644);
             folder.write("conf/tls/key.pem", &key, 0o600);
         }
         let given: &dyn Fn(&str) -> Option<OsString> =

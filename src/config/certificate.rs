@@ -12,6 +12,8 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 /// Bytes of a file with certificates.
 const LARGEST: u64 = 1024 * 1024;
@@ -87,6 +89,8 @@ pub(crate) fn roots(path: &Path) -> Result<Arc<[CertificateDer<'static>]>, Inval
 pub(crate) enum Unbelievable {
     /// The authorities.
     Authorities(Invalid),
+    /// One of them is none.
+    NoAuthority(Invalid),
     /// The lists of what they have revoked.
     Lists(Invalid),
 }
@@ -98,6 +102,7 @@ pub(crate) fn client_trust(
     required: bool,
 ) -> Result<ClientTrust, Unbelievable> {
     let roots = roots(authorities).map_err(Unbelievable::Authorities)?;
+    check_authorities(&roots)?;
     let lists = lists.map_or_else(|| Ok(Vec::new()), revoked).map_err(Unbelievable::Lists)?;
     ClientTrust::new(&roots, &lists, required).map_err(|error| match error {
         VerifierBuilderError::InvalidCrl(error) => Unbelievable::Lists(Invalid::new(
@@ -109,6 +114,29 @@ pub(crate) fn client_trust(
             "name the file with the certificates of the authority",
         )),
     })
+}
+
+/// Anything can be an anchor to rustls: a client's certificate would make its key an authority.
+fn check_authorities(roots: &[CertificateDer<'static>]) -> Result<(), Unbelievable> {
+    for root in roots {
+        let label = match is_authority(root) {
+            Some(true) => continue,
+            Some(false) => "it has no CA:TRUE",
+            None => "it does not say that it is one",
+        };
+        return Err(Unbelievable::NoAuthority(Invalid::new(
+            label,
+            "name the authority that signed the clients' certificates, not one of them",
+        )));
+    }
+    Ok(())
+}
+
+/// What the basic constraints say (RFC 5280 4.2.1.9), if there are any.
+fn is_authority(certificate: &CertificateDer<'_>) -> Option<bool> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let constraints = certificate.basic_constraints().ok()??;
+    Some(constraints.value.ca)
 }
 
 /// Lists of revoked certificates; at least one.
@@ -175,4 +203,27 @@ fn read(path: &Path) -> Result<Vec<u8>, Invalid> {
         ));
     }
     std::fs::read(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    #[test]
+    fn an_authority_is_told_from_a_certificate() {
+        for (is_ca, expected) in [
+            (IsCa::Ca(BasicConstraints::Unconstrained), Some(true)),
+            (IsCa::Ca(BasicConstraints::Constrained(0)), Some(true)),
+            (IsCa::ExplicitNoCa, Some(false)),
+            (IsCa::NoCa, None),
+        ] {
+            let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+            params.is_ca = is_ca;
+            let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            assert_eq!(is_authority(made.der()), expected);
+            let checked = check_authorities(&[made.der().clone()]);
+            assert_eq!(checked.is_ok(), expected == Some(true));
+        }
+    }
 }

@@ -300,8 +300,10 @@ fn snippet<'a>(
     if let Some((range, _, true)) = marks.first().filter(|_| finding.hides_rest)
         && let Some((kept, hidden)) = shown.split_at_checked(range.end - from)
     {
-        let (hidden, rest) = hidden.split_at(hidden.find('\n').unwrap_or(hidden.len()));
-        shown = format!("{kept}{}{rest}", "*".repeat(hidden.len()));
+        let (line, below) = hidden.split_at(hidden.find('\n').unwrap_or(hidden.len()));
+        let is_header = kept.lines().next_back().unwrap_or(kept).trim_start().starts_with('[');
+        let (open, secret) = line.split_at(value_behind(line, is_header));
+        shown = format!("{kept}{open}{}{below}", "*".repeat(secret.len()));
     }
     if let Some((range, _, true)) = marks.first().filter(|_| finding.hides_place)
         && let Some(place) = shown.get(range.start - from..range.end - from)
@@ -318,6 +320,19 @@ fn snippet<'a>(
         }))
 }
 
+/// Where the value starts in what follows a key on its line. A table's header has none; behind it
+/// may stand a comment.
+fn value_behind(rest: &str, is_header: bool) -> usize {
+    match rest.find('=') {
+        Some(sign) => {
+            let value = rest.get(sign + 1..).unwrap_or_default();
+            rest.len() - value.trim_start_matches([' ', '\t']).len()
+        }
+        None if is_header => rest.find('#').unwrap_or(rest.len()),
+        None => 0,
+    }
+}
+
 /// What stands on the first line of a place, on whole characters and never past the line.
 fn first_line(text: &str, range: Range<usize>) -> Range<usize> {
     let start = text.floor_char_boundary(range.start);
@@ -325,4 +340,32 @@ fn first_line(text: &str, range: Range<usize>) -> Range<usize> {
     let line = text.get(start..end).unwrap_or_default();
     let stop = line.find(['\n', '\r']).unwrap_or(line.len());
     start..start + stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_a_wrong_key_is_hidden_from_its_value_on() {
+        for (text, key, shown) in [
+            ("addresses = [\"hunter2\"]", "addresses", "addresses = ***********"),
+            ("\"seret\"=\"hunter2\" # x", "\"seret\"", "\"seret\"=*************"),
+            ("a.seret.b = 'hunter2'", "seret", "a.seret.b = *********"),
+            ("[auth.mtls.default]", "default", "[auth.mtls.default]"),
+            ("[auth.mtls.default.deep]", "default", "[auth.mtls.default.deep]"),
+            ("[auth.mtls.default] # hunter2", "default", "[auth.mtls.default] *********"),
+            ("  [{ seret = 'hunter2' }]", "seret", "  [{ seret = ************"),
+            ("seret", "se", "se***"),
+        ] {
+            let mut sources = Sources { dir: PathBuf::new(), files: Vec::new() };
+            sources.push("a.toml".into(), format!("# above\n{text}\n# below\n"));
+            let start = 1 + "# above\n".len() + text.find(key).unwrap();
+            let mut findings = Findings::default();
+            let span = Span { start, end: start + key.len() };
+            findings.push(Diagnostic::error("wrong").at(span, "here").hide_rest());
+            let report = findings.into_report(&Arc::new(sources)).to_string();
+            assert!(report.contains(&format!("2 | {shown}\n")), "{report}");
+        }
+    }
 }

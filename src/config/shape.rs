@@ -206,9 +206,18 @@ impl<'s> Shape<'s, '_> {
         if known.is_empty() || known.contains(&text) {
             return true;
         }
-        let help = match (words::nearest(text, known.iter().copied()), known.as_slice()) {
+        let is_per = self.path.last().is_some_and(|key| key == "per");
+        let near = match text.to_ascii_lowercase().as_str() {
+            "ip" if is_per => Some("address"),
+            _ => words::nearest(text, known.iter().copied()),
+        };
+        let help = match (near, known.as_slice()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, [only]) => format!("the only word here is `{only}`"),
+            (None, known) if is_per => format!(
+                "the values are {}, or a table, as `{{ claim = \"tenant\" }}`",
+                words::listed(known.iter().copied())
+            ),
             (None, known) => format!("the values are {}", words::listed(known.iter().copied())),
         };
         let message = format!("{} has no value `{}`", self.key(), text.escape_debug());

@@ -204,7 +204,20 @@ fn literal_after(line: &str, key: &str) -> Option<usize> {
         let inner = value.trim_start_matches(['"', '\'']);
         let points = inner.starts_with("env:") || inner.starts_with("file:");
         let whole = before.is_none_or(|symbol| !symbol.is_alphanumeric() && symbol != '_');
-        (whole && !points && !inner.trim().is_empty()).then(|| line.len() - value.len())
+        let counted = key == "cookie" && opens_per(line.get(..at)?);
+        (whole && !points && !counted && !inner.trim().is_empty()).then(|| line.len() - value.len())
+    })
+}
+
+/// Whether this ends in `per = {`: there stands the name of what a limit counts by, not its value.
+fn opens_per(before: &str) -> bool {
+    let open =
+        |text: &str, sign| text.trim_end().strip_suffix(sign).map(str::trim_end).map(str::len);
+    let table = before.trim_end_matches(['"', '\'']);
+    let key = open(table, '{').and_then(|end| table.get(..end));
+    let key = key.and_then(|key| key.get(..open(key, '=')?));
+    key.and_then(|key| key.strip_suffix("per")).is_some_and(|front| {
+        !front.ends_with(|symbol: char| symbol.is_alphanumeric() || matches!(symbol, '_' | '-'))
     })
 }
 
@@ -231,6 +244,10 @@ mod tests {
             ("set = { \"set-cookie\" = \"hunter2\" }", "set = { \"set-cookie\" = ***********"),
             ("monkey = \"x\"", "monkey = \"x\""),
             ("per = \"key\"", "per = \"key\""),
+            ("per = { cookie = \"tenant\" }", "per = { cookie = \"tenant\" }"),
+            ("a = { per = { 'cookie' = \"x\" } }", "a = { per = { 'cookie' = \"x\" } }"),
+            ("per = { cookie = 1, key = \"x\" }", "per = { cookie = 1, key = *****"),
+            ("super = { cookie = \"x\" }", "super = { cookie = *****"),
         ] {
             assert_eq!(mask(line), shown);
             assert_eq!(mask(line).len(), line.len());

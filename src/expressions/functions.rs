@@ -146,13 +146,27 @@ impl Checker<'_> {
             return self.size(&on, at);
         }
         if !on.kind.fits(&Kind::Text) {
-            let message = format!("`{name}` is asked of {}", on.kind.one());
-            return self.refuse(at, message, "only a string has it", "make it one by `string(…)`");
+            return self.no_text(call, &on, at);
         }
-        if name == "split" {
-            self.few_parts(call);
+        match name.as_str() {
+            "split" => self.few_parts(call),
+            "startsWith" => self.never_begins(call.target.as_deref(), call.args.first()),
+            _ => {}
         }
         result
+    }
+
+    fn no_text(&mut self, call: &CallExpr, on: &Shape, at: Range<usize>) -> Shape {
+        let name = &call.func_name;
+        let help = match (&on.kind, call.target.as_ref(), call.args.first()) {
+            (Kind::List(_), Some(list), Some(item)) if name == "contains" => {
+                let said = |id| self.text.source.get(self.place(id)).unwrap_or_default();
+                format!("a list is asked by `in`: `{} in {}`", said(item.id), said(list.id))
+            }
+            _ => "make it one by `string(…)`".to_owned(),
+        };
+        let message = format!("`{name}` is asked of {}", on.kind.one());
+        self.refuse(at, message, "only a string has it", help)
     }
 
     fn no_method(&mut self, call: &CallExpr, on: &Shape, at: Range<usize>) -> Shape {

@@ -55,6 +55,16 @@ const CASES: &[Case] = &[
     ("size('a', 'b') == 1", &[("size", "`size` takes one argument")]),
     ("int(true) == 1", &[("true", "`int` does not take a bool")]),
     ("int(caller.scopes) == 1", &[("caller.scopes", "`int` does not take a list of string")]),
+    ("caller.method == 'apikey'", &[("'apikey'", "`apikey` is never the method of a caller")]),
+    ("'cookie' != caller.method", &[("'cookie'", "`cookie` is never the method of a caller")]),
+    ("request.method == 'get'", &[("'get'", "`get` is never the method of a request")]),
+    ("request.method in ['GET', 'put']", &[("'put'", "`put` is never the method of a request")]),
+    ("request.address == '10.0.0.0/8'", &[("'10.0.0.0/8'", "`10.0.0.0/8` is never an address")]),
+    ("request.path.startsWith('orders')", &[("'orders'", "no path begins with `orders`")]),
+    ("request.path == 'orders'", &[("'orders'", "no path begins with `orders`")]),
+    ("request.host == 'API.example.com:443'", &[("'API.example.com:443'", "`API.example.com:443` is never a host")]),
+    ("request.host == '[::1]:443'", &[("'[::1]:443'", "`[::1]:443` is never a host")]),
+    ("request.host == 'API.example.com'", &[("'API.example.com'", "`API.example.com` is never a host")]),
     ("request.path.matches('[')", &[("'['", "this is not a pattern")]),
     ("request.path.matches(request.host)", &[("request.host", "what `matches` looks for must stand here")]),
     ("request.path.matches('a{1000}{1000}')", &[("'a{1000}{1000}'", "this is not a pattern")]),
@@ -228,5 +238,23 @@ fn an_expression_knows_what_it_reads() {
         let expression = compile(source);
         let read: Vec<&str> = expression.claims().map(|name| &**name).collect();
         assert_eq!((read.as_slice(), expression.asks_for_a_caller()), (claims, asks), "{source}");
+    }
+}
+
+#[test]
+fn a_text_that_a_request_can_have_is_compared() {
+    for source in [
+        "caller.method in ['api_key', 'jwt', 'mtls', 'none']",
+        "request.method == 'M-SEARCH'",
+        "request.address == '10.0.0.1' || request.address == '::1'",
+        "request.address.startsWith('10.')",
+        "request.path == '*' || request.path == '' || request.path.startsWith('')",
+        "request.path.contains('orders') || request.path.endsWith('orders')",
+        "request.path.lowerAscii().startsWith('orders')",
+        "request.host == 'api.example.com' || request.host == '[::1]' || request.host == '::1'",
+        "request.headers['x-host'] == 'API.example.com:443' || claims.method == 'get'",
+    ] {
+        let compiled = Language::default().compile(source, "", Sees::Caller, Wanted::Condition);
+        assert!(compiled.is_ok(), "{source}: {compiled:?}");
     }
 }

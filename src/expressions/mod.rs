@@ -22,6 +22,7 @@ mod mistake;
 #[cfg(test)]
 mod mistake_tests;
 mod names;
+mod never;
 mod operators;
 mod reference;
 mod syntax;

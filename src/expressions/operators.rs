@@ -36,6 +36,9 @@ impl Checker<'_> {
                 if !one.kind.fits(&other.kind) {
                     return self.never_equal(one, other, at);
                 }
+                if let [one, other] = call.args.as_slice() {
+                    self.never_met(one, other);
+                }
                 Shape::of(Kind::Bool)
             }
             (
@@ -52,7 +55,12 @@ impl Checker<'_> {
                 Shape::of(Kind::Bool)
             }
             (operators::INDEX, [one, other]) => self.index(one, other, at),
-            (operators::IN, [one, other]) => self.is_in(one, other, at),
+            (operators::IN, [one, other]) => {
+                if let [one, others] = call.args.as_slice() {
+                    self.never_among(one, others);
+                }
+                self.is_in(one, other, at)
+            }
             (_, [one, other]) => self.arithmetic(&call.func_name, one, other, at),
             _ => {
                 let message = "this cannot stand in an expression";

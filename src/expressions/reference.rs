@@ -55,7 +55,8 @@ pub(super) fn name_of(number: usize) -> String {
     format!("@{number}")
 }
 
-fn number_of(name: &str) -> Option<usize> {
+/// The number behind such a name.
+pub(super) fn number_of(name: &str) -> Option<usize> {
     name.strip_prefix('@')?.parse().ok()
 }
 

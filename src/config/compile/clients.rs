@@ -48,6 +48,12 @@ fn trust(
     authorities: &At<String>,
     cx: &mut Context<'_>,
 ) -> Option<ClientTrust> {
+    if authorities.value.starts_with("file:") {
+        let wrong = format!("`client_ca` of listener `{}` cannot be used", name.value);
+        let wrong = Diagnostic::error(wrong).at(authorities.span, "not the path of a file");
+        cx.report(wrong.help("this is a path, without `file:`"));
+        return None;
+    }
     let path = cx.sources.dir.join(&authorities.value);
     let lists =
         tls.client_crl.as_ref().map(|lists| (cx.sources.dir.join(&lists.value), lists.span));
@@ -61,6 +67,13 @@ fn trust(
     };
     let (what, place, invalid) = match unbelievable {
         Unbelievable::Authorities(invalid) => ("`client_ca`", authorities.span, invalid),
+        Unbelievable::NoAuthority(invalid) => {
+            let file = super::shorten(&authorities.value);
+            let message = format!("the certificate in `{file}` is not an authority");
+            let none = Diagnostic::error(message).at(authorities.span, invalid.label);
+            cx.report(none.help(invalid.help));
+            return None;
+        }
         Unbelievable::Lists(invalid) => {
             ("`client_crl`", lists.map_or(authorities.span, |(_, place)| place), invalid)
         }

@@ -37,6 +37,7 @@ fn policy(
     let owner = Owner { path: &["policies", &name.value], span: name.span };
     let mode = limits::mode(policy.mode.value);
     let rules = limits::compile(name, &policy.limits, cx);
+    warn_of_shadow(owner, policy, cx);
     let scopes = routes::scopes(&policy.scopes, cx);
     let named = policy.plans.as_ref().map(|list| {
         if let Some(plans) = plans {
@@ -67,6 +68,26 @@ fn policy(
             .collect(),
         mode,
     })
+}
+
+/// A limit can say less than its policy, not more.
+fn warn_of_shadow(owner: Owner<'_>, policy: &schema::Policy, cx: &mut Context<'_>) {
+    if policy.mode.value != schema::Mode::Shadow {
+        return;
+    }
+    for (name, limit) in &policy.limits.0 {
+        let mode = &limit.value.mode;
+        if mode.is_given() && mode.value == schema::Mode::Enforce {
+            let name = super::shorten(&name.value);
+            let message = format!("limit `{name}` of {} is not enforced", owner.subject());
+            cx.report(
+                Diagnostic::warning(message)
+                    .at(mode.span, "the policy is in the shadow, so this refuses nobody")
+                    .at(policy.mode.span, "here")
+                    .help("enforce the policy, with `mode = \"shadow\"` at its other limits"),
+            );
+        }
+    }
 }
 
 /// What is given must be good.
@@ -171,9 +192,25 @@ pub(crate) fn of_route(
         if let (Some(open), Some(policy)) = (open, policies.find(&name.value)) {
             refuse_callers(owner, name, open, policy, cx);
         }
+        if let Some(policy) = policies.find(&name.value) {
+            warn_of_off(owner, name, policy, cx);
+        }
         found.push(reference(owner, name, known, cx));
     }
     found.into_iter().collect()
+}
+
+/// A route looks protected by a policy that does nothing.
+fn warn_of_off(owner: Owner<'_>, name: &At<String>, policy: &schema::Policy, cx: &mut Context<'_>) {
+    if policy.mode.value == schema::Mode::Off {
+        let label = format!("policy `{}` refuses and counts nobody", super::shorten(&name.value));
+        cx.report(
+            Diagnostic::warning(format!("{} names a policy that is off", owner.subject()))
+                .at(name.span, label)
+                .at(policy.mode.span, "here")
+                .help("`mode = \"shadow\"` counts and refuses nobody; or remove the name"),
+        );
+    }
 }
 
 /// A row can be removed at any time, so a route's policy must stand in the files.

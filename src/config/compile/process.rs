@@ -192,6 +192,7 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
     let max_memory = file.max_memory.as_ref().map(|at| cx.bounded(at, least, most));
     let trusted_proxies = cx.read_set(&file.trusted_proxies, "network");
     warn_of_trust(&file.trusted_proxies, cx);
+    warn_of_connections(file, cx);
     Some(Http {
         max_head: usize::try_from(max_head?.0).ok()?,
         max_headers: usize::try_from(file.max_headers.value).ok()?,
@@ -213,6 +214,19 @@ fn http(file: &schema::Http, cx: &mut Context<'_>) -> Option<Http> {
         trusted_proxies: trusted_proxies?,
         legacy_rate_limit_headers: file.legacy_rate_limit_headers.value,
     })
+}
+
+/// Where one address may have as many connections as all together, only the latter is ever met.
+fn warn_of_connections(file: &schema::Http, cx: &mut Context<'_>) {
+    let (all, each) = (&file.max_connections, &file.max_connections_per_address);
+    if each.is_given() && all.value <= each.value {
+        cx.report(
+            Diagnostic::warning("`max_connections_per_address` never acts")
+                .at(each.span, format!("`max_connections` of {} is met first", all.value))
+                .at(all.span, "here")
+                .help("one address can take all connections; set it below `max_connections`"),
+        );
+    }
 }
 
 /// Whoever is believed can say to be anyone.
