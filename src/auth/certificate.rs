@@ -10,6 +10,7 @@ use super::identity::Caller;
 use crate::telemetry::{Clock, Moment};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use rustls::HandshakeKind;
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use std::fmt::{self, Write as _};
@@ -73,17 +74,23 @@ pub(super) struct Content {
 }
 
 impl ClientCertificate {
-    /// Reads the chain of a handshake at `listener` in which `trust` verified it; `None` without a
-    /// certificate.
+    /// Reads the chain of a handshake at `listener` under `trust`; `None` without a certificate. Only
+    /// a full handshake verifies it: one that takes a session up again renews no belief.
     #[must_use]
     pub fn read(
         listener: &Arc<str>,
         chain: &[CertificateDer<'static>],
+        handshake: Option<HandshakeKind>,
         trust: &ClientTrust,
         clock: &Clock,
     ) -> Option<Self> {
         let leaf = chain.first()?;
-        let until = clock.now() + BELIEVED_FOR;
+        let until = match handshake {
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) => {
+                clock.now() + BELIEVED_FOR
+            }
+            Some(HandshakeKind::Resumed) | None => clock.now(),
+        };
         Some(Self {
             listener: Arc::clone(listener),
             fingerprint: fingerprint(leaf),

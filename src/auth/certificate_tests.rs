@@ -6,6 +6,7 @@ use super::*;
 use crate::telemetry::Clock;
 use http::HeaderMap;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rustls::HandshakeKind;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +85,16 @@ impl Lab {
     }
 
     fn shown(&self, chain: &[CertificateDer<'static>]) -> ClientCertificate {
-        let trust = self.authority.trust();
-        ClientCertificate::read(&"secure".into(), chain, &trust, &self.clock).unwrap()
+        self.shown_in(HandshakeKind::Full, chain)
+    }
+
+    fn shown_in(
+        &self,
+        kind: HandshakeKind,
+        chain: &[CertificateDer<'static>],
+    ) -> ClientCertificate {
+        let (listener, trust) = ("secure".into(), self.authority.trust());
+        ClientCertificate::read(&listener, chain, Some(kind), &trust, &self.clock).unwrap()
     }
 }
 
@@ -219,9 +228,28 @@ async fn a_chain_is_verified_again_when_the_trust_changes_and_every_five_minutes
     let elsewhere: Arc<str> = "elsewhere".into();
     let trust = nobody.authority.trust();
     let chain = [nobody.authority.issue(|_| {})];
-    let stray = ClientCertificate::read(&elsewhere, &chain, &trust, &nobody.clock).unwrap();
+    let full = Some(HandshakeKind::Full);
+    let stray = ClientCertificate::read(&elsewhere, &chain, full, &trust, &nobody.clock).unwrap();
     let authenticator = nobody.authenticator(rules(), &trust);
     assert_eq!(reason(identify(&authenticator, &stray).await), "wrong_issuer");
+}
+
+#[tokio::test]
+async fn a_session_that_is_taken_up_again_is_believed_once_its_chain_is_verified_again() {
+    let lab = Lab::new();
+    lab.source.add_consumer("alice", |_| {});
+    let second = lab.authority.intermediate(Duration::from_secs(400));
+    let chain = [second.issue(|_| {}), second.1[0].clone()];
+    let authenticator = lab.authenticator(CertificateRules::default(), &lab.authority.trust());
+    let resumed = HandshakeKind::Resumed;
+    let early = lab.shown_in(resumed, &chain);
+    assert_eq!(reason(identify(&authenticator, &early).await), "a caller");
+    // The authority in the middle has ended; the session has not.
+    lab.clock.advance(Duration::from_secs(401));
+    for (kind, expected) in [(resumed, "wrong_issuer"), (HandshakeKind::Full, "a caller")] {
+        let late = lab.shown_in(kind, &chain);
+        assert_eq!(reason(identify(&authenticator, &late).await), expected, "{kind:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,11 @@
 //! A token is denied by its `jti`, or, with all others of its subject, by when it was issued. The list
 //! is held in memory as a whole by every gateway, so it is bounded, and an entry ends when the last
 //! token that it can name has ended, leeway included.
+//!
+//! Must stay true: the fingerprint of a certificate is stored as a handshake spells it, however it was
+//! given; an entry in another spelling would refuse nobody.
 
+use super::certificates::CERTIFICATES;
 use super::denied::Outage;
 use super::identity::UnixTime;
 use super::registry::{Actor, Page, RegistryError};
@@ -87,11 +91,11 @@ pub trait Denials: Send + Sync {
     async fn allow(&self, by: &Actor, id: &str) -> Result<Denial, RegistryError>;
 }
 
-/// Checks an entry before it is stored.
+/// Checks an entry before it is stored, and spells it as what is shown will be spelled.
 ///
 /// # Errors
 /// [`RegistryError::Invalid`].
-pub fn check_denial(new: &NewDenial, now: UnixTime) -> Result<(), RegistryError> {
+pub fn check_denial(mut new: NewDenial, now: UnixTime) -> Result<NewDenial, RegistryError> {
     super::registry::check_name("issuer", &new.issuer)?;
     let (what, claim) = match &new.tokens {
         DeniedTokens::Id(id) => ("jti", id),
@@ -108,5 +112,20 @@ pub fn check_denial(new: &NewDenial, now: UnixTime) -> Result<(), RegistryError>
     if new.reason.as_ref().is_some_and(|reason| reason.len() > MAX_CLAIM || reason.contains('\0')) {
         return invalid("reason", "must have at most 512 bytes, none of them zero");
     }
-    Ok(())
+    if new.issuer == CERTIFICATES
+        && let DeniedTokens::Id(id) = &mut new.tokens
+    {
+        let Some(fingerprint) = fingerprint(id) else {
+            return invalid("jti", "of `mtls` must be a SHA-256 fingerprint, 64 hex digits");
+        };
+        *id = fingerprint;
+    }
+    Ok(new)
+}
+
+/// A fingerprint as handshakes spell it; OpenSSL prints upper case, with colons.
+fn fingerprint(text: &str) -> Option<Arc<str>> {
+    let digits = text.replace(':', "").to_ascii_lowercase();
+    let good = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    good.then(|| digits.into())
 }

@@ -315,12 +315,11 @@ impl Expression {
         match result {
             Ok(Ok(Some(value))) => Ok(value),
             Ok(Ok(None)) => Err(Outcome::Failed("it is of another kind".to_owned())),
-            Ok(Err(ExecutionError::UndeclaredReference(_))) if reader.met_too_much() => {
-                Err(Outcome::Failed("a text is too long, or a list".to_owned()))
-            }
-            Ok(Err(ExecutionError::UndeclaredReference(_) | ExecutionError::NoSuchKey(_))) => {
-                Err(Outcome::Absent)
-            }
+            Ok(Err(ExecutionError::UndeclaredReference(_))) => Err(match reader.unclear() {
+                Some(reason) => Outcome::Failed(reason.to_owned()),
+                None => Outcome::Absent,
+            }),
+            Ok(Err(ExecutionError::NoSuchKey(_))) => Err(Outcome::Absent),
             Ok(Err(error)) => Err(Outcome::Failed(why(&error).to_owned())),
             Err(_) => Err(Outcome::Failed("the interpreter gave up".to_owned())),
         }

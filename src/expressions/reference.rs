@@ -13,14 +13,13 @@ use cel::common::traits::Container;
 use cel::common::types::{CelBool, CelInt, CelList, CelString, LIST_TYPE, Type};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
-use http::HeaderName;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, COOKIE};
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use regex::Regex;
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Something that an expression reads.
 #[derive(Clone, Debug)]
@@ -64,17 +63,22 @@ pub(super) fn number_of(name: &str) -> Option<usize> {
 pub(super) struct Reader<'a> {
     facts: &'a Facts<'a>,
     references: &'a [Reference],
-    too_much: AtomicBool,
+    unclear: OnceLock<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(facts: &'a Facts<'a>, references: &'a [Reference]) -> Self {
-        Self { facts, references, too_much: AtomicBool::new(false) }
+        Self { facts, references, unclear: OnceLock::new() }
     }
 
-    /// Whether something was there that is more than an expression is given.
-    pub(super) fn met_too_much(&self) -> bool {
-        self.too_much.load(Ordering::Relaxed)
+    /// Why something that was there is not given to the expression, if something was.
+    pub(super) fn unclear(&self) -> Option<&'static str> {
+        self.unclear.get().copied()
+    }
+
+    /// Keeps the first reason.
+    fn clear<T>(&self, read: Result<T, &'static str>) -> Option<T> {
+        read.map_err(|reason| *self.unclear.get_or_init(|| reason)).ok()
     }
 
     fn read<'b>(&'b self, reference: &'b Reference) -> Option<CowVal<'b, 'b>> {
@@ -93,11 +97,7 @@ impl<'a> Reader<'a> {
     }
 
     fn bounded(&self, length: usize, most: usize) -> Option<()> {
-        if length > most {
-            self.too_much.store(true, Ordering::Relaxed);
-            return None;
-        }
-        Some(())
+        self.clear(if length > most { Err(TOO_MUCH) } else { Ok(()) })
     }
 
     fn text(&self, reference: &Reference) -> Option<Cow<'a, str>> {
@@ -109,8 +109,8 @@ impl<'a> Reader<'a> {
             Reference::Host => Some(request.host.into()),
             Reference::Address => Some(request.address.to_string().into()),
             Reference::Scheme => Some(if request.tls { "https" } else { "http" }.into()),
-            Reference::Header(name) => header(request, name),
-            Reference::Query(name) => parameter(request.query?, name),
+            Reference::Header(name) => self.clear(header(request, name))?,
+            Reference::Query(name) => self.clear(parameter(request.query?, name))?,
             Reference::Route => Some((*route)?.into()),
             Reference::Consumer => caller(|caller| caller.consumer),
             Reference::Id => caller(|caller| caller.id),
@@ -128,6 +128,9 @@ impl<'a> Reader<'a> {
     fn has(&self, reference: &Reference) -> bool {
         match reference {
             Reference::Header(name) => self.facts.request.headers.contains_key(name),
+            Reference::Query(name) => {
+                self.facts.request.query.is_some_and(|query| values(query, name).next().is_some())
+            }
             Reference::Size => size(&self.facts.request).is_some(),
             Reference::Scopes => self.facts.caller.is_some(),
             reference => self.text(reference).is_some(),
@@ -160,26 +163,44 @@ fn size(request: &Request<'_>) -> Option<i64> {
     Some(length.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
-/// A field's value; several are one list, as HTTP means it. What is no text is not there.
-fn header<'a>(request: &Request<'a>, name: &HeaderName) -> Option<Cow<'a, str>> {
+const TOO_MUCH: &str = "a text is too long, or a list";
+const NO_TEXT: &str = "a header or parameter is no text";
+const TWICE: &str = "a parameter stands twice";
+
+/// A field's value; several are one list, as HTTP means it and as the upstream gets them.
+fn header<'a>(
+    request: &Request<'a>,
+    name: &HeaderName,
+) -> Result<Option<Cow<'a, str>>, &'static str> {
+    let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).map_err(|_| NO_TEXT);
     let mut values = request.headers.get_all(name).iter();
-    let first = std::str::from_utf8(values.next()?.as_bytes()).ok()?;
-    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
+    let Some(first) = values.next().map(text).transpose()? else { return Ok(None) };
+    let Some(second) = values.next() else { return Ok(Some(Cow::Borrowed(first))) };
     let mut list = first.to_owned();
     for value in std::iter::once(second).chain(values) {
-        list.push_str(", ");
-        list.push_str(std::str::from_utf8(value.as_bytes()).ok()?);
+        list.push_str(if *name == COOKIE { "; " } else { ", " });
+        list.push_str(text(value)?);
     }
-    Some(Cow::Owned(list))
+    Ok(Some(Cow::Owned(list)))
 }
 
-/// The first value of a parameter, percent-decoded; `+` is no space, as everywhere here.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let (_, value) = query
+/// The value of a parameter, percent-decoded; `+` is no space, as everywhere here. Of two values
+/// servers take the first, the last or both, so none is known.
+fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, &'static str> {
+    let mut values = values(query, name);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => decoded(value).ok_or(NO_TEXT).map(Some),
+        (Some(_), Some(_)) => Err(TWICE),
+    }
+}
+
+fn values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
+    query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| decoded(key).is_some_and(|key| key == name))?;
-    decoded(value)
+        .filter(move |(key, _)| decoded(key).is_some_and(|key| key == name))
+        .map(|(_, value)| value)
 }
 
 fn decoded(text: &str) -> Option<Cow<'_, str>> {

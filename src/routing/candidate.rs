@@ -85,13 +85,24 @@ impl<T> Candidate<T> {
 /// taken to exclude each other, although a client can send both; and so are two different conditions.
 #[must_use]
 pub fn conflict(a: &Matcher, b: &Matcher) -> bool {
+    meet(a, b) && condition(a) == condition(b)
+}
+
+/// Whether only two different conditions can tell them apart. If both are met, [`conflict`] says
+/// nothing, and the first by text answers.
+#[must_use]
+pub fn only_conditions_decide(a: &Matcher, b: &Matcher) -> bool {
+    meet(a, b) && condition(a) != condition(b)
+}
+
+/// Whether some request matches all but the conditions of both, and neither is more specific.
+fn meet(a: &Matcher, b: &Matcher) -> bool {
     share_host(a, b)
         && a.paths.iter().any(|path| b.paths.iter().any(|other| same_pattern(path, other)))
         && specificity(a) == specificity(b)
         && share_method(&a.methods, &b.methods)
         && !exclude(&a.headers, &b.headers)
         && !exclude(&a.query, &b.query)
-        && condition(a) == condition(b)
 }
 
 /// The text of its condition.

@@ -17,7 +17,7 @@ mod table;
 mod target;
 mod tree;
 
-pub use candidate::conflict;
+pub use candidate::{conflict, only_conditions_decide};
 pub use cors::{CORS_FIELDS, CorsPolicy, Preflight};
 pub use host::{BadHost, parse_host};
 pub use matcher::{HostPattern, Matcher, PathPattern, Segment, ValueMatch};

@@ -218,9 +218,11 @@ impl Door {
         let deadline = Instant::now() + limits.handshake_timeout;
         match waits.within(deadline, acceptor.accept(tcp)).await {
             Some(Ok(io)) => {
-                let chain = io.get_ref().1.peer_certificates().unwrap_or_default();
+                let tls = io.get_ref().1;
+                let (chain, kind) = (tls.peer_certificates(), tls.handshake_kind());
+                let chain = chain.unwrap_or_default();
                 let shown = trust.and_then(|trust| {
-                    ClientCertificate::read(&self.name, chain, &trust, &self.serving.clock)
+                    ClientCertificate::read(&self.name, chain, kind, &trust, &self.serving.clock)
                 });
                 let stream = ClientStream::tls(io, patience).under(pressure);
                 let stream = stream.shown(shown).spare(limits.spare);

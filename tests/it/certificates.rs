@@ -350,7 +350,11 @@ async fn an_identity_ends_on_an_open_connection_when_its_consumer_or_subject_is_
     succeed(&gateway.cli(&["consumers", "enable", "alice"]));
     becomes(200).await;
     let print = fingerprint(&alice);
-    for which in [["--jti", print.as_str()], ["--subject", "alice"]] {
+    // As OpenSSL prints it.
+    let pairs: Vec<&str> = print.as_bytes().chunks(2).flat_map(std::str::from_utf8).collect();
+    let printed = pairs.join(":").to_uppercase();
+    let ways = [["--jti", &*print], ["--jti", &*printed], ["--subject", "alice"]];
+    for which in ways {
         let deny = [&["tokens", "deny", "--issuer", "mtls", "--for", "1h", "--json"], &which[..]];
         let entry = succeed(&gateway.cli(&deny.concat()));
         becomes(401).await;
@@ -360,6 +364,12 @@ async fn an_identity_ends_on_an_open_connection_when_its_consumer_or_subject_is_
         becomes(200).await;
     }
     gateway.stdout().containing("\"cause\":\"revoked\"").await;
+    let half = &printed[..59];
+    let refused =
+        gateway.cli(&["tokens", "deny", "--issuer", "mtls", "--jti", half, "--for", "1h"]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("must be a SHA-256 fingerprint, 64 hex digits"), "{said}");
 }
 
 #[tokio::test]

@@ -25,8 +25,7 @@ pub(super) async fn add(
     members: Members,
 ) -> Outcome {
     let now = UnixTime::now(&api.clock);
-    let new = read(members, now, &api)?;
-    check_denial(&new, now)?;
+    let new = check_denial(read(members, now, &api)?, now)?;
     let entry = api.ports.denials.deny(&by, new).await?;
     Ok(created(&path_of("denials", &entry.id), &show(&entry)))
 }

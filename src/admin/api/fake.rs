@@ -355,7 +355,7 @@ impl Denials for FakeStore {
     }
 
     async fn deny(&self, by: &Actor, new: NewDenial) -> Done<Denial> {
-        check_denial(&new, self.now())?;
+        let new = check_denial(new, self.now())?;
         let mut rows = self.rows().await?;
         if rows.denials.len() == MOST_DENIALS {
             return Err(RegistryError::TooMany { what: "entries", most: MOST_DENIALS });

@@ -79,7 +79,7 @@ fn start_with(tokens: Vec<(String, Vec<u8>)>) -> Desk {
             let files = IN_FILES.iter().map(|name| (Arc::from(*name), Origin::File));
             files.chain([(Arc::from("gold"), Origin::Row)]).collect()
         }),
-        issuers: Arc::new(|| vec!["idp".into(), "partner".into()]),
+        issuers: Arc::new(|| vec!["idp".into(), "mtls".into(), "partner".into()]),
     });
     let state = AdminState {
         metrics: Metrics::new(),
@@ -511,7 +511,7 @@ async fn tokens_are_taken_back_by_id_or_by_subject() {
     let refused = desk.post("/v1/denials", mistyped).await;
     assert_eq!((refused.status, refused.pointers()), (422, vec!["/issuer"]));
     let message = refused.body["errors"][0]["message"].as_str().unwrap();
-    assert!(message.ends_with("there are `idp`, `partner`"), "{message}");
+    assert!(message.ends_with("there are `idp`, `mtls`, `partner`"), "{message}");
 
     for _ in 2..MOST_DENIALS {
         desk.post("/v1/denials", by_id.clone()).await;
@@ -522,6 +522,26 @@ async fn tokens_are_taken_back_by_id_or_by_subject() {
     assert_eq!(desk.send("DELETE", path, None).await.status, 204);
     let gone = desk.send("DELETE", path, None).await;
     assert_eq!((gone.status, gone.code()), (404, "unknown_denial"));
+}
+
+#[tokio::test]
+async fn a_certificate_is_denied_by_its_fingerprint_however_that_is_spelled() {
+    let desk = start();
+    let deny = async |jti: &str| {
+        let body = json!({ "issuer": "mtls", "jti": jti, "until": "2027-01-16T00:00:00Z" });
+        desk.post("/v1/denials", body).await
+    };
+    let stored = "4a".repeat(32);
+    let printed = ["4A"; 32].join(":");
+    for spelled in [&stored, &printed, &stored.to_uppercase()] {
+        let entry = deny(spelled).await;
+        assert_eq!((entry.status, &entry.body["jti"]), (201, &json!(stored)), "{spelled}");
+    }
+    let (short, letters) = (&printed[..59], "4g".repeat(32));
+    for other in ["t-1", short, &letters, &format!("{stored}4a"), ":"] {
+        let refused = deny(other).await;
+        assert_eq!((refused.status, refused.pointers()), (422, vec!["/jti"]), "{other}");
+    }
 }
 
 #[tokio::test]

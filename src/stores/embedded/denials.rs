@@ -47,7 +47,7 @@ impl Denials for Embedded {
 
     async fn deny(&self, by: &Actor, new: NewDenial) -> Result<Denial, RegistryError> {
         self.write(by, move |tx, now| {
-            check_denial(&new, now)?;
+            let new = check_denial(new, now)?;
             forget_ended(tx, now)?;
             refuse_too_many(tx, now)?;
             let (jti, subject, issued_before) = match &new.tokens {

@@ -60,8 +60,7 @@ impl Job for Deny {
     type Done = Denial;
 
     async fn run(&self, work: &Work<'_>, now: UnixTime) -> Result<(Denial, Option<Deed>), Failure> {
-        let Self(new) = self;
-        check_denial(new, now)?;
+        let new = check_denial(self.0.clone(), now)?;
         forget_ended(work, now).await?;
         refuse_too_many(work, now).await?;
         let (jti, subject, issued_before) = match &new.tokens {
