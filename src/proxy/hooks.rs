@@ -70,6 +70,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Exchange) -> Result<bool> {
         forward::forget_spelling(session.req_header_mut());
         hop::close_when_told(session);
+        hop::forget_nominated(session.req_header_mut());
         ctx.meet(session);
         if stream::is_spare(session) {
             session.set_keepalive(None);

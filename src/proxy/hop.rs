@@ -1,17 +1,43 @@
 //! Fields that are between two neighbours, and end here (RFC 9110 7.6.1), and the one wish for
 //! another protocol that is passed on.
 //!
-//! Pingora does this for requests, and for responses only on the way into HTTP/2. `Connection`
-//! itself and, but for HTTP/1.0, the framing are its own business: it writes them anew for each
-//! client.
+//! Pingora does this for requests, but only once they are passed on: what `Connection` names is taken out
+//! here before that, so that nobody is judged by a field that the upstream does not get. For responses it
+//! does so only on the way into HTTP/2. `Connection` itself and, but for HTTP/1.0, the framing are its own
+//! business: it writes them anew for each client.
+//!
+//! Must stay true: decisions, filters and the upstream read the same fields.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Names that `Connection` does not take away from a request as it is read here. The first are how Pingora
+/// reads the message itself. Where the rest are named, Pingora refuses to pass it on: until then the client
+/// stays who it is.
+const KEPT: [HeaderName; 8] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    TE,
+    TRANSFER_ENCODING,
+    HOST,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
+/// Takes what `Connection` names out of a request, before anybody reads it. HTTP/2 has no `Connection`.
+pub(super) fn forget_nominated(request: &mut RequestHeader) {
+    for name in nominated(&request.headers) {
+        if !KEPT.contains(&name) {
+            request.remove_header(&name);
+        }
+    }
+}
 
 /// Removes what a client must not see of our connection to the upstream.
 pub(super) fn strip(response: &mut HeaderMap, status: u16) {
@@ -117,6 +143,35 @@ mod tests {
             }
             assert_eq!(is_websocket(&request), *expected, "{method} {fields:?}");
         }
+    }
+
+    #[test]
+    fn what_a_request_names_is_gone_before_it_is_read() {
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        for (name, value) in [
+            ("connection", "X-Approved, keep-alive,, Upgrade"),
+            ("connection", "cookie,connection, close"),
+            ("connection", "host, content-length, transfer-encoding, te, X-Forwarded-For"),
+            ("cookie", "a=b"),
+            ("cookie", "c=d"),
+            ("content-length", "1"),
+            ("host", "a"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("x-approved", "yes"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-left", "1"),
+        ] {
+            request.append_header(name, value).unwrap();
+        }
+        forget_nominated(&mut request);
+        let mut left: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        let framing = ["connection", "content-length", "host", "keep-alive", "te"];
+        let rest = ["transfer-encoding", "upgrade", "x-forwarded-for", "x-left"];
+        assert_eq!(left, [&framing[..], &rest[..]].concat());
     }
 
     fn left(status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {

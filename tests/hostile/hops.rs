@@ -1,13 +1,13 @@
 //! What is between two neighbours: wishes for another protocol, `Connection` and what it names.
 
-use crate::case::{Case, get, passed, post, refused};
+use crate::case::{Case, get, kept, passed, post, refused};
 
 const GET: &str = "GET /a HTTP/1.1";
 const SOCKET: &str = "GET /socket HTTP/1.1";
 const WEBSOCKET: &[&str] = &["connection: Upgrade", "upgrade: websocket"];
 
 pub(crate) fn rows() -> Vec<Case> {
-    [upgrades(), connections(), others()].concat()
+    [upgrades(), connections(), judged(), others()].concat()
 }
 
 fn upgrades() -> Vec<Case> {
@@ -127,6 +127,54 @@ fn connections() -> Vec<Case> {
         passed(get!("Connection: Cookie", "Cookie: a=b"), GET, &[], b""),
     ];
     [&silent[..], &more].concat()
+}
+
+/// A field that the upstream does not get opens nothing.
+fn judged() -> Vec<Case> {
+    macro_rules! asks {
+        ($($line:expr),* $(,)?) => {
+            concat!("GET /approved HTTP/1.1\r\nHost: a\r\n", $($line, "\r\n",)* "\r\n").as_bytes()
+        };
+    }
+    const ASKS: &str = "GET /approved HTTP/1.1";
+    let approved: &[&str] = &["x-approved: yes"];
+    let passing = [
+        asks!("X-Approved: yes"),
+        asks!("X-Approved: yes", "Connection: keep-alive"),
+        asks!("X-Approved: yes", "Connection: x_approved, x-approve"),
+    ]
+    .map(|raw| passed(raw, ASKS, approved, b""));
+    let refusals = [
+        asks!(),
+        asks!("X-Approved: yes", "Connection: x-approved"),
+        asks!("Connection: X-APPROVED", "X-Approved: yes"),
+        asks!("X-Approved: yes", "X-Approved: yes", "Connection: keep-alive, , x-approved\t"),
+        asks!("X-Approved: yes", "Connection: keep-alive", "Connection: x, X-Approved"),
+        asks!("Cookie: a=b", "Connection: cookie"),
+        // A credential as well: it is the connection's, and no route's.
+        asks!("X-API-Key: k", "Connection: x-api-key"),
+    ]
+    .map(|raw| kept(raw, 401, "no_credential"));
+    let more = vec![
+        refused(asks!("X-Approved: yes", "Connection: close, x-approved"), 401, "no_credential"),
+        refused(
+            asks!("X-Approved: yes", "Connection: Upgrade, x-approved", "Upgrade: websocket"),
+            401,
+            "no_credential",
+        ),
+        passed(asks!("Cookie: a=b"), ASKS, &["cookie: a=b"], b""),
+        Case {
+            status: 101,
+            ..passed(
+                b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: x, Upgrade, connection\r\nUpgrade: websocket\r\nX: y\r\n\r\n",
+                SOCKET,
+                WEBSOCKET,
+                crate::case::FOLLOWER,
+            )
+            .closes()
+        },
+    ];
+    [&passing[..], &refusals, &more].concat()
 }
 
 fn others() -> Vec<Case> {

@@ -31,6 +31,12 @@ pub(crate) fn describe(upstream: std::net::SocketAddr) -> Builder {
         .route("fixed", "path = \"/fixed\"\nauth = \"none\"\nreply = { body = \"fixed\" }")
         .route("gets", "path = \"/gets\"\nmethods = [\"GET\"]\nauth = \"none\"\nupstream = \"u\"")
         .route("changes", "path = \"/gets\"\nauth = \"api_key\"\nupstream = \"u\"")
+        .route(
+            "approved",
+            "path = \"/approved\"\nauth = \"none\"\nupstream = \"u\"\n\
+             when = \"request.headers['x-approved'] == 'yes' || request.headers['cookie'] == 'a=b'\"",
+        )
+        .route("unapproved", "path = \"/approved\"\nauth = \"api_key\"\nupstream = \"u\"")
         .plan("basic", "1000/s")
         .key("alice", "basic")
 }
