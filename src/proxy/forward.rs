@@ -43,25 +43,39 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Names that are never passed on from a client. Load balancers do not set the last three, so from
+/// Names that are never passed on from a client. Load balancers do not set the last five, so from
 /// behind one they are the client's word as well.
-const OWNED: [HeaderName; 5] =
-    [name::ANONYMOUS, REQUEST_ID, name::FORWARDED_HOST, name::REAL_IP, FORWARDED];
+const OWNED: [HeaderName; 7] = [
+    name::ANONYMOUS,
+    REQUEST_ID,
+    name::FORWARDED_HOST,
+    name::REAL_IP,
+    FORWARDED,
+    HeaderName::from_static("x-client-dn"),
+    HeaderName::from_static("x-client-verify"),
+];
 
 /// Beginnings of names that say who calls, here and in other gateways' words.
 const IDENTITY: [&str; 3] = ["x-consumer-", "x-credential-", "x-authenticated-"];
 
 /// Beginnings of names in which proxies tell of a client's certificate (RFC 9440, and before it each in
-/// its own words). They are passed on from a trusted proxy only.
-const CERTIFICATE: [&str; 7] = [
+/// its own words).
+const CERTIFICATE: [&str; 10] = [
     "client-cert",
+    "ssl-cert",
     "ssl-client-",
-    "x-amzn-mtls-",
+    "x-arr-clientcert",
     "x-client-cert",
     "x-forwarded-client-cert",
+    "x-forwarded-tls-client-cert",
     "x-ssl-cert",
     "x-ssl-client-",
+    "x-ssl-subject-dn",
 ];
+
+/// The same of a load balancer. It sets no others, so these alone are passed on from a trusted proxy, and
+/// only as it spells them.
+const BALANCER_CERTIFICATE: &str = "x-amzn-mtls-";
 
 /// Names that are passed on from a trusted proxy only.
 const HOP: [HeaderName; 3] = [name::FORWARDED_FOR, name::FORWARDED_PROTO, name::FORWARDED_PORT];
@@ -122,9 +136,11 @@ pub(super) fn is_reserved(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str().as_bytes();
     let begins =
         |start: &&str| alike(text.get(..start.len()).unwrap_or_default(), start.as_bytes());
-    let may = matches!(text.first(), Some(b'c' | b's' | b'x')) && !trusted;
-    if may && CERTIFICATE.iter().any(begins) {
-        return true;
+    if matches!(text.first(), Some(b'c' | b's' | b'x')) {
+        let balancer = begins(&BALANCER_CERTIFICATE) && (!trusted || text.contains(&b'_'));
+        if balancer || CERTIFICATE.iter().any(begins) {
+            return true;
+        }
     }
     match text.first() {
         Some(b'x' | b'f') => {
@@ -376,6 +392,14 @@ mod tests {
             "X-SSL-Client-S-DN",
             "X_Client_Cert_CN",
             "X-Amzn-Mtls-Clientcert-Subject",
+            "X-Forwarded-Tls-Client-Cert",
+            "X-Forwarded-Tls-Client-Cert-Info",
+            "X-ARR-ClientCert",
+            "X-Client-DN",
+            "X_Client_Verify",
+            "Ssl-Cert",
+            "ssl_cert",
+            "X-SSL-Subject-DN",
             "X-Other",
             "Accept",
         ]);
@@ -388,10 +412,9 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_keeps_its_words_and_ours_are_appended() {
-        let names = ["X-Forwarded-For", "X-Forwarded-Proto", "X_Forwarded_For", "Client-Cert"];
+        let names = ["X-Forwarded-For", "X-Forwarded-Proto", "X_Forwarded_For"];
         let mut headers = headers(&names);
         strip(&mut headers, true, &[]);
-        assert!(headers.contains_key("client-cert"));
         let client = Client {
             peer: "10.0.0.9:4000".parse().unwrap(),
             address: "203.0.113.9".parse().unwrap(),
@@ -402,6 +425,34 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "https", "`v` is no scheme");
         assert_eq!(headers["x-forwarded-port"], "443");
         assert!(!headers.contains_key("x_forwarded_for"));
+    }
+
+    #[test]
+    fn of_a_certificate_a_trusted_proxy_tells_in_a_load_balancers_words_only() {
+        let mut headers = headers(&[
+            "X-Amzn-Mtls-Clientcert",
+            "X-Amzn-Mtls-Clientcert-Serial-Number",
+            "X_Amzn_Mtls_Clientcert",
+            "X-Amzn-Mtls-Clientcert_Subject",
+            "Client-Cert",
+            "x_client_cert",
+            "X-Client-Cert",
+            "X-Client-DN",
+            "x_client_dn",
+            "X-Client-Verify",
+            "X-Forwarded-Client-Cert",
+            "X-Forwarded-Tls-Client-Cert-Info",
+            "X-ARR-ClientCert",
+            "Ssl-Cert",
+            "SSL_Client_Verify",
+            "X-SSL-Subject-DN",
+            "X-Client-Dns",
+        ]);
+        strip(&mut headers, true, &[]);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        let balancer = ["x-amzn-mtls-clientcert", "x-amzn-mtls-clientcert-serial-number"];
+        assert_eq!(left, [&balancer[..], &["x-client-dns"]].concat());
     }
 
     #[test]
