@@ -1,13 +1,13 @@
 //! What a route changes in the fields of a request or response, and what it computes for that.
 //!
 //! Must stay true: a value that cannot be computed is left out, and with `set` so is what the other
-//! side said under that name; no computed value is longer than [`COMPUTED`].
+//! side said under that name; what is set or removed is so in every spelling; no computed value is longer than [`COMPUTED`].
 
 use super::exchange::{self, Exchange};
-use super::forward::same;
+use super::forward::remove_twins;
 use crate::expressions::Facts;
 use crate::routing::{FieldValue, HeaderEdits};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use pingora_proxy::Session;
 
 /// Applies edits of the route of `exchange`.
@@ -27,11 +27,12 @@ pub(super) fn apply(
 }
 
 fn edit(headers: &mut HeaderMap, edits: &HeaderEdits, facts: Option<&Facts<'_>>) {
+    // What the operator says or takes away cannot be said by another spelling of its name either.
+    if !(edits.remove.is_empty() && edits.set.is_empty()) {
+        remove_twins(headers, edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)));
+    }
     for name in &edits.remove {
         headers.remove(name);
-    }
-    if !edits.set.is_empty() {
-        remove_twins(headers, &edits.set);
     }
     for (name, value) in &edits.set {
         match value_of(value, facts) {
@@ -44,18 +45,6 @@ fn edit(headers: &mut HeaderMap, edits: &HeaderEdits, facts: Option<&Facts<'_>>)
         if let Some(value) = value_of(value, facts) {
             headers.append(name.clone(), value);
         }
-    }
-}
-
-/// What the operator says cannot be said by another spelling of its name either.
-fn remove_twins(headers: &mut HeaderMap, set: &[(HeaderName, FieldValue)]) {
-    loop {
-        let twin = headers.keys().find(|name| {
-            name.as_str().contains('_')
-                && set.iter().any(|(owned, _)| *name != owned && same(name, owned))
-        });
-        let Some(twin) = twin.cloned() else { return };
-        headers.remove(twin);
     }
 }
 

@@ -160,6 +160,21 @@ pub(super) fn same(name: &HeaderName, owned: &HeaderName) -> bool {
     alike(name.as_str().as_bytes(), owned.as_str().as_bytes())
 }
 
+/// Removes every other spelling of `owned` that a server could read as one of these names.
+pub(super) fn remove_twins<'n>(
+    headers: &mut HeaderMap,
+    owned: impl Iterator<Item = &'n HeaderName> + Clone,
+) {
+    loop {
+        let twin = headers.keys().find(|name| {
+            name.as_str().contains('_')
+                && owned.clone().any(|owned| *name != owned && same(name, owned))
+        });
+        let Some(twin) = twin.cloned() else { return };
+        headers.remove(twin);
+    }
+}
+
 fn alike(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| a == b || (a == b'_' && b == b'-'))
 }

@@ -104,12 +104,15 @@ async fn no_spelling_in_a_head_passes() {
 }
 
 #[tokio::test]
-async fn what_a_route_sets_has_no_twin() {
+async fn what_a_route_sets_or_removes_has_no_twin() {
     let origin = Origin::start().await;
     let route = "path = '/set'\nauth = 'none'\nupstream = 'u'\n\
-                 [request_headers]\nset = { x-tenant-id = 'ours', x-zone = 'z' }";
+                 [request_headers]\nremove = ['X-Internal-Id']\n\
+                 set = { x-tenant-id = 'ours', x-zone = 'z' }";
     let gateway = before(origin.address(), "").route("set", route).start().await;
-    for name in ["x-tenant-id", "x_tenant_id", "x-tenant_id", "x_tenant-id", "x_zone", "X_ZONE"] {
+    let set = ["x-tenant-id", "x_tenant_id", "x-tenant_id", "x_tenant-id", "x_zone", "X_ZONE"];
+    let removed = ["x-internal-id", "x_internal_id", "X-Internal_Id", "x_internal-id"];
+    for name in set.into_iter().chain(removed) {
         gateway.get("/set").header(name, "forged").send().await.expect_status(200);
         let head = origin.last().head;
         assert!(!head.text().contains("forged"), "{name}: {}", head.text());

@@ -68,12 +68,14 @@ impl Edit {
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::Set(name, value) => {
+                forward::remove_twins(headers, std::iter::once(name));
                 headers.insert(name.clone(), value.clone());
             }
             Self::Add(name, value) => {
                 headers.append(name.clone(), value.clone());
             }
             Self::Remove(name) => {
+                forward::remove_twins(headers, std::iter::once(name));
                 headers.remove(name);
             }
         }
@@ -127,6 +129,27 @@ mod tests {
             let name = HeaderName::try_from(name).unwrap();
             assert_eq!(check_request(&name, &claims).is_ok(), request, "{name} of a request");
             assert_eq!(check_response(&name).is_ok(), response, "{name} of a response");
+        }
+    }
+
+    #[test]
+    fn what_is_set_or_removed_has_no_twin() {
+        let (name, value) = (HeaderName::from_static("x-a-b"), HeaderValue::from_static("ours"));
+        let names = ["x-a-b", "x_a-b", "x_a_b", "x-a_c"].map(HeaderName::from_static);
+        let forged: HeaderMap =
+            names.map(|name| (name, HeaderValue::from_static("forged"))).into_iter().collect();
+        for (edit, expected) in [
+            (Edit::Set(name.clone(), value), &[("x-a-b", "ours"), ("x-a_c", "forged")][..]),
+            (Edit::Remove(name), &[("x-a_c", "forged")]),
+        ] {
+            let mut headers = forged.clone();
+            edit.apply(&mut headers);
+            let mut left: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                .collect();
+            left.sort_unstable();
+            assert_eq!(left, expected, "{edit:?}");
         }
     }
 
