@@ -319,11 +319,18 @@ fn problem(told: &Told, rejection: &Rejection, request_id: &HeaderValue) -> Byte
     Bytes::from(out)
 }
 
+/// Whether a status has no content (RFC 9110 15.3.5, 15.3.6, 15.4.5), whatever a filter says with it: over
+/// HTTP/2 it would go out all the same.
+fn is_bare(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 /// Sends it; the status that was sent.
 async fn send(session: &mut Session, mut response: Parts, body: Bytes) -> Result<u16> {
     let status = response.status;
-    // RFC 9110 8.6: these two have no content, and no length to tell.
-    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    let body = if is_bare(status) { Bytes::new() } else { body };
+    // RFC 9110 8.6: of these, only 205 has a length to tell.
+    if !is_bare(status) || status == StatusCode::RESET_CONTENT {
         response.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let response = Box::new(response.into());

@@ -2,6 +2,7 @@
 //! stricter and never more open, and a process that lives as `gateway run` does.
 
 use crate::support::gateway::{Builder, Folder, Gateway, NotStarted};
+use crate::support::http2::Http2;
 use crate::support::origin::{Behaviour, Origin, Reply};
 use crate::support::raw::RawClient;
 use datahub_gateway::filter::{Admitted, Answer, Filter, Flow, Refusal, Request, Response};
@@ -104,6 +105,11 @@ impl Filter for Awkward {
                 let answer = Answer::new(StatusCode::ACCEPTED)
                     .header(HeaderName::from_static("x-own"), value("yes"))?;
                 return Ok(Flow::Answer(answer.body(body)));
+            }
+            // A body that these statuses do not have.
+            "204" | "205" | "304" => {
+                let status = StatusCode::from_bytes(deed.as_bytes()).unwrap();
+                return Ok(Flow::Answer(Answer::new(status).body("HTTP/1.1 200 OK")));
             }
             // Each of these is refused, by the editor.
             "forge" => {
@@ -285,6 +291,27 @@ async fn a_filter_answers_only_what_was_admitted_and_the_limits_count_it() {
     ask().header("x-first", "admitted:answer").send().await.expect_status(429);
     assert_eq!(origin.requests(), 0);
     gateway.metric_is("filter_answers_total", &[("filter", "first")], 2.0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_has_no_content_brings_none() {
+    let origin = Origin::start().await;
+    let gateway = start(before(&origin).tls_listener("secure"), "awkward").await;
+    let mut http2 = Http2::connect(gateway.listener("secure"), &gateway.trust()).await;
+    let mut client = RawClient::connect(gateway.address()).await;
+    for (status, length) in [(204, None), (205, Some("0")), (304, None)] {
+        let request = format!("GET /own HTTP/1.1\r\nHost: a\r\nX-First: admitted:{status}\r\n\r\n");
+        let answer = client.exchange(request).await;
+        assert_eq!(
+            (answer.status(), answer.head.header("content-length").as_deref()),
+            (status, length)
+        );
+        // What follows is the next response, and not a body.
+        let own = client.exchange("GET /own HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!((own.status(), own.text().as_str()), (200, "own"), "after {status}");
+        let answer = http2.get("/own", &[("x-first", &format!("admitted:{status}"))]).await;
+        assert_eq!((answer.status, &*answer.body), (status, &b""[..]));
+    }
 }
 
 #[tokio::test]
