@@ -319,8 +319,8 @@ fn problem(told: &Told, rejection: &Rejection, request_id: &HeaderValue) -> Byte
     Bytes::from(out)
 }
 
-/// Whether a status has no content (RFC 9110 15.3.5, 15.3.6, 15.4.5). What a filter says with it all the
-/// same could be read as the beginning of the next response.
+/// Whether a status has no content (RFC 9110 15.3.5, 15.3.6, 15.4.5), whatever a filter says with it: over
+/// HTTP/2 it would go out all the same.
 fn is_bare(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }

@@ -111,10 +111,11 @@ pub(crate) fn rows() -> Vec<Case> {
             401,
             "no_credential",
         ),
+        // What is named there is the connection's: it was not sent to the route.
         kept(
             b"GET /denied/x HTTP/1.1\r\nHost: a\r\nConnection: X-API-Key\r\nX-API-Key: x\r\n\r\n",
             401,
-            "invalid_key",
+            "no_credential",
         ),
         kept(
             b"OPTIONS /denied/x HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\

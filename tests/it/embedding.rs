@@ -2,6 +2,7 @@
 //! stricter and never more open, and a process that lives as `gateway run` does.
 
 use crate::support::gateway::{Builder, Folder, Gateway, NotStarted};
+use crate::support::http2::Http2;
 use crate::support::origin::{Behaviour, Origin, Reply};
 use crate::support::raw::RawClient;
 use datahub_gateway::filter::{Admitted, Answer, Filter, Flow, Refusal, Request, Response};
@@ -295,7 +296,8 @@ async fn a_filter_answers_only_what_was_admitted_and_the_limits_count_it() {
 #[tokio::test]
 async fn an_answer_that_has_no_content_brings_none() {
     let origin = Origin::start().await;
-    let gateway = start(before(&origin), "awkward").await;
+    let gateway = start(before(&origin).tls_listener("secure"), "awkward").await;
+    let mut http2 = Http2::connect(gateway.listener("secure"), &gateway.trust()).await;
     let mut client = RawClient::connect(gateway.address()).await;
     for (status, length) in [(204, None), (205, Some("0")), (304, None)] {
         let request = format!("GET /own HTTP/1.1\r\nHost: a\r\nX-First: admitted:{status}\r\n\r\n");
@@ -307,6 +309,8 @@ async fn an_answer_that_has_no_content_brings_none() {
         // What follows is the next response, and not a body.
         let own = client.exchange("GET /own HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!((own.status(), own.text().as_str()), (200, "own"), "after {status}");
+        let answer = http2.get("/own", &[("x-first", &format!("admitted:{status}"))]).await;
+        assert_eq!((answer.status, &*answer.body), (status, &b""[..]));
     }
 }
 
