@@ -120,7 +120,7 @@ const CONNECTIONS: Spec = (
 );
 const CONNECTIONS_REFUSED: Spec = (
     "gateway_connections_refused_total",
-    "Connections that were closed unheard.",
+    "Connections above a cap: closed, or (max_connections) served with 503 where there is room for that.",
     &["reason"],
     MetricType::COUNTER,
 );
