@@ -176,6 +176,13 @@ impl Authenticator {
         Some(identified.and_then(|caller| check_scopes(caller, scopes)).map(Some))
     }
 
+    /// Whether the credential is a certificate, for which a handshake has asked its key.
+    #[must_use]
+    pub fn shows_certificate(&self, requirement: &Requirement, sent: Sent<'_>) -> bool {
+        let Requirement::Required { methods, .. } = requirement else { return false };
+        matches!(self.presented(methods, sent), Ok(Presented::Certificate(_)))
+    }
+
     /// The one credential that the route accepts.
     fn presented<'h>(
         &self,
