@@ -41,6 +41,7 @@ impl Desk {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
         let store = Embedded::open(&folder.path().join("gateway.db"), clock.clone()).unwrap();
         let names = FileNames {
+            key_header: http::HeaderName::from_static("x-api-key"),
             issuers: vec!["corporate".into()],
             plans: vec!["free".into(), "pro".into()],
             policies: vec!["careful".into()],
@@ -126,7 +127,7 @@ impl Desk {
 }
 
 /// Only what has limits can be put in force here.
-fn check(kind: DocumentKind, name: &str, body: &Value) -> Result<(), String> {
+fn check(kind: DocumentKind, name: &str, body: &Value, _: &http::HeaderName) -> Result<(), String> {
     match body.get("limits") {
         Some(_) => Ok(()),
         None => Err(format!("error: {} `{name}` has no limits", kind.as_str())),

@@ -8,6 +8,7 @@ use crate::auth::documents::{Document, DocumentKind};
 use crate::auth::registry::{Page, RegistryError};
 use crate::config;
 use anyhow::{Context as _, bail};
+use http::HeaderName;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fs::File;
@@ -61,7 +62,7 @@ pub enum Command {
 pub async fn run(
     kind: DocumentKind,
     command: Command,
-    check: impl Fn(DocumentKind, &str, &Value) -> Result<(), String>,
+    check: impl Fn(DocumentKind, &str, &Value, &HeaderName) -> Result<(), String>,
     ledger: &mut Ledger<'_>,
 ) -> anyhow::Result<()> {
     let done = match command {
@@ -77,8 +78,13 @@ pub async fn run(
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn check(kind: DocumentKind, name: &str, body: &Value) -> Result<(), String> {
-    config::check_row(kind, name, body).map(drop).map_err(|report| report.to_string())
+pub fn check(
+    kind: DocumentKind,
+    name: &str,
+    body: &Value,
+    key_header: &HeaderName,
+) -> Result<(), String> {
+    config::check_row(kind, name, body, key_header).map_err(|report| report.to_string())
 }
 
 async fn put(
@@ -86,12 +92,12 @@ async fn put(
     kind: DocumentKind,
     name: &str,
     file: &str,
-    check: impl Fn(DocumentKind, &str, &Value) -> Result<(), String>,
+    check: impl Fn(DocumentKind, &str, &Value, &HeaderName) -> Result<(), String>,
 ) -> anyhow::Result<()> {
     let word = kind.as_str();
     let body = parse(&read(file)?).with_context(|| format!("{} is not readable", place(file)))?;
     refuse_a_heading(kind, name, &body)?;
-    if let Err(problem) = check(kind, name, &body) {
+    if let Err(problem) = check(kind, name, &body, &ledger.names.key_header) {
         bail!("{} is no {word} that can be put in force\n{problem}", place(file));
     }
     let before = match ledger.store.document(kind, name).await {
@@ -159,7 +165,7 @@ async fn list(ledger: &mut Ledger<'_>, kind: DocumentKind) -> anyhow::Result<()>
         }
     }
     // Another version may have written what this one cannot put in force.
-    let compiled = config::compile_rows(&all);
+    let compiled = config::compile_rows(&all, &ledger.names.key_header);
     let refused: HashSet<&str> = compiled.refused().iter().map(|row| &*row.name).collect();
     if ledger.json {
         let entry = |document: &Document| {

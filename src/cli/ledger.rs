@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::stores::Store;
 use crate::telemetry::Clock;
 use anyhow::Context as _;
+use http::HeaderName;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -20,8 +21,10 @@ const SHOWN: usize = 20;
 const SIMILAR: f64 = 0.8;
 
 /// Names that stand in the files of the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FileNames {
+    /// The header that carries API keys.
+    pub key_header: HeaderName,
     /// Issuers of tokens.
     pub issuers: Vec<Arc<str>>,
     /// Plans.
@@ -35,6 +38,7 @@ impl FileNames {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
+            key_header: config.api_key.header.clone(),
             issuers: config.credential_issuers(),
             plans: config.plans.iter().map(|plan| Arc::clone(&plan.name)).collect(),
             policies: config.policies.iter().map(|policy| Arc::clone(&policy.name)).collect(),

@@ -113,8 +113,7 @@ fn office(
 
 fn documents(conf: &Path, kind: DocumentKind, args: documents::Documents) -> ExitCode {
     office(conf, args.json, async |office| {
-        let check = documents::check;
-        documents::run(kind, args.command, check, &mut office.ledger()).await
+        documents::run(kind, args.command, documents::check, &mut office.ledger()).await
     })
 }
 

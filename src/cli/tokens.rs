@@ -37,7 +37,7 @@ pub enum Command {
 /// Which tokens are denied, and for how long.
 #[derive(Debug, clap::Args)]
 pub struct Deny {
-    /// Who issued them: the name of an `[auth.jwt.*]` table.
+    /// Who issued them: the name of an `[auth.jwt.*]` table, or `mtls` for client certificates.
     #[arg(long, value_name = "NAME")]
     pub issuer: String,
     /// The one token or the subject.
@@ -58,10 +58,10 @@ pub struct Deny {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct Which {
-    /// The token with this id, its `jti` claim.
+    /// The token with this id: its `jti` claim, or the SHA-256 of a certificate.
     #[arg(long, value_name = "ID")]
     pub jti: Option<String>,
-    /// All tokens of this subject, their `sub` claim.
+    /// All tokens of this subject: their `sub` claim, or the name in a certificate.
     #[arg(long, value_name = "SUB")]
     pub subject: Option<String>,
 }

@@ -20,6 +20,7 @@ use super::{PolicyDef, shape};
 use crate::auth::documents::{Document, DocumentKind};
 use crate::expressions::Language;
 use crate::limits::Plan;
+use http::HeaderName;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -120,13 +121,14 @@ fn keep<T>(rows: &mut BTreeMap<Arc<str>, T>, name: &Arc<str>, known: Option<T>) 
     kept
 }
 
-/// Compiles rows. It takes a while for many: not for an event loop.
+/// Compiles rows, whose expressions do not read the header that carries API keys. It takes a while for
+/// many: not for an event loop.
 #[must_use]
-pub fn compile_rows(documents: &[Document]) -> Rows {
+pub fn compile_rows(documents: &[Document], key_header: &HeaderName) -> Rows {
     let schema = schema::describe();
     let mut rows = Rows::default();
     for Document { kind, name, body, .. } in documents {
-        match compile_row(*kind, name, body, schema.as_value()) {
+        match compile_row(*kind, name, body, schema.as_value(), key_header) {
             Ok((plans, policies)) => {
                 rows.plans.extend(plans.into_iter().map(|plan| (Arc::clone(&plan.name), plan)));
                 let named = policies.into_iter().map(|policy| (Arc::clone(&policy.name), policy));
@@ -147,16 +149,26 @@ pub fn compile_rows(documents: &[Document]) -> Rows {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn check_row(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Report> {
+pub fn check_row(
+    kind: DocumentKind,
+    name: &str,
+    body: &Value,
+    key_header: &HeaderName,
+) -> Result<(), Report> {
     let schema = schema::describe();
-    compile_row(kind, name, body, schema.as_value()).map(|_| ())
+    compile_row(kind, name, body, schema.as_value(), key_header).map(|_| ())
 }
 
 /// What is wrong with a row: where, as a JSON pointer (RFC 6901) into its body, and what. For those who
 /// wrote it as JSON, and so know nothing of lines.
 #[must_use]
-pub fn faults_of_row(kind: DocumentKind, name: &str, body: &Value) -> Vec<(String, String)> {
-    let Err(report) = check_row(kind, name, body) else { return Vec::new() };
+pub fn faults_of_row(
+    kind: DocumentKind,
+    name: &str,
+    body: &Value,
+    key_header: &HeaderName,
+) -> Vec<(String, String)> {
+    let Err(report) = check_row(kind, name, body, key_header) else { return Vec::new() };
     let pointers = text(kind, name, body).map(|text| text.pointers).unwrap_or_default();
     let pointer = |line: Option<usize>| {
         line.and_then(|line| pointers.get(line.checked_sub(1)?).cloned()).unwrap_or_default()
@@ -171,6 +183,7 @@ fn compile_row(
     name: &str,
     body: &Value,
     schema: &Value,
+    key_header: &HeaderName,
 ) -> Result<Compiled, Report> {
     let mut findings = Findings::default();
     // What a report shows as the path of its file.
@@ -203,7 +216,7 @@ fn compile_row(
     let nothing = |_: &str| None;
     let vault = Vault::new(Path::new(&place), &nothing);
     let mut cx = Context {
-        language: Language::default(),
+        language: Language::default().hiding(Some(key_header.clone())),
         claims: Vec::new(),
         sources: &sources,
         lost,
@@ -347,13 +360,23 @@ mod tests {
         Document { kind, name: name.into(), body, updated_at: UnixTime::from_secs(0) }
     }
 
+    const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
+
+    #[test]
+    fn a_row_reads_no_credential() {
+        let per = json!({ "expr": "request.headers['x-api-key']" });
+        let body = json!({ "limits": { "all": { "rate": "5/s", "per": per } } });
+        let told = told(DocumentKind::Policy, "gate", &body);
+        assert!(told.contains("`x-api-key` carries a credential"), "{told}");
+    }
+
     fn plan(name: &str, rate: &str) -> Document {
         let limits = json!({ "limits": { "requests": { "rate": rate, "burst": 7 } } });
         document(DocumentKind::Plan, name, limits)
     }
 
     fn told(kind: DocumentKind, name: &str, body: &Value) -> String {
-        check_row(kind, name, body).unwrap_err().to_string()
+        check_row(kind, name, body, &KEY_HEADER).unwrap_err().to_string()
     }
 
     #[test]
@@ -363,11 +386,14 @@ mod tests {
             "limits": { "daily": { "quota": "10000/day", "precision": "exact" }, "b": {
                 "rate": "1/s", "scope": "task" } },
         });
-        let rows = compile_rows(&[
-            plan("gold", "5/s"),
-            document(DocumentKind::Policy, "internal", policy),
-            document(DocumentKind::Plan, "empty", json!({})),
-        ]);
+        let rows = compile_rows(
+            &[
+                plan("gold", "5/s"),
+                document(DocumentKind::Policy, "internal", policy),
+                document(DocumentKind::Plan, "empty", json!({})),
+            ],
+            &KEY_HEADER,
+        );
         assert!(rows.refused().is_empty(), "{:?}", rows.refused());
         let rule = &rows.plan("gold").unwrap().rules[0];
         assert_eq!((&*rule.id, &*rule.name), ("plan/gold/requests", "requests"));
@@ -399,7 +425,7 @@ mod tests {
             "limits": { "a/b": { "rate": "5/sec", "brust": 3 }, "second": { "rate": "5/sec" } },
             "scopes": 7,
         });
-        let mut told = faults_of_row(DocumentKind::Policy, "gold", &body);
+        let mut told = faults_of_row(DocumentKind::Policy, "gold", &body, &KEY_HEADER);
         told.sort();
         let pointers: Vec<&str> = told.iter().map(|(pointer, _)| &**pointer).collect();
         let expected = [
@@ -412,12 +438,12 @@ mod tests {
         assert_eq!(pointers, expected, "{told:?}");
         assert!(told[3].1.starts_with("`5/sec` is not a rate; "), "{told:?}");
         assert!(!told.iter().any(|(_, told)| told.contains('\n') || told.contains("-->")));
-        let whole = faults_of_row(DocumentKind::Plan, "gold", &json!([]));
+        let whole = faults_of_row(DocumentKind::Plan, "gold", &json!([]), &KEY_HEADER);
         assert_eq!(
             whole,
             [(String::new(), "this cannot be a row; its body is not an object".into())]
         );
-        assert!(faults_of_row(DocumentKind::Plan, "gold", &json!({})).is_empty());
+        assert!(faults_of_row(DocumentKind::Plan, "gold", &json!({}), &KEY_HEADER).is_empty());
     }
 
     #[test]
@@ -444,8 +470,11 @@ mod tests {
 
     #[test]
     fn a_row_that_no_longer_compiles_stays_what_it_was_and_one_that_is_gone_is_gone() {
-        let before = compile_rows(&[plan("gold", "5/s"), plan("gone", "5/s")]);
-        let now = compile_rows(&[plan("gold", "5/sec"), plan("new", "no"), plan("good", "1/s")]);
+        let before = compile_rows(&[plan("gold", "5/s"), plan("gone", "5/s")], &KEY_HEADER);
+        let now = compile_rows(
+            &[plan("gold", "5/sec"), plan("new", "no"), plan("good", "1/s")],
+            &KEY_HEADER,
+        );
         assert!(now.plan("gold").is_none());
         let now = now.after(&before);
         assert_eq!(now.plan("gold"), before.plan("gold"));
@@ -493,7 +522,7 @@ mod tests {
                 prop_assert!(known.contains_key(&name) && read.len() == 1 && known.len() == 1);
             }
             for kind in [DocumentKind::Plan, DocumentKind::Policy] {
-                if let Err(report) = check_row(kind, &name, &body) {
+                if let Err(report) = check_row(kind, &name, &body, &KEY_HEADER) {
                     prop_assert!(!report.is_empty());
                 }
             }

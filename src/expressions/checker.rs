@@ -17,6 +17,8 @@ use cel::common::ast::{
     EntryExpr, Expr, IdedEntryExpr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr,
     SourceInfo,
 };
+use http::HeaderName;
+use http::header::AUTHORIZATION;
 use std::ops::Range;
 
 /// What was found out.
@@ -24,6 +26,7 @@ pub(super) struct Checker<'s> {
     pub(super) text: Text<'s>,
     info: &'s SourceInfo,
     pub(super) sees: Sees,
+    key_header: Option<&'s HeaderName>,
     pub(super) references: Vec<Reference>,
     pub(super) mistakes: Vec<Mistake>,
     /// Variables of the loop around.
@@ -37,11 +40,17 @@ pub(super) struct Checker<'s> {
 }
 
 impl<'s> Checker<'s> {
-    pub(super) fn new(source: &'s str, info: &'s SourceInfo, sees: Sees) -> Self {
+    pub(super) fn new(
+        source: &'s str,
+        info: &'s SourceInfo,
+        sees: Sees,
+        key_header: Option<&'s HeaderName>,
+    ) -> Self {
         Self {
             text: Text { source },
             info,
             sees,
+            key_header,
             references: Vec::new(),
             mistakes: Vec::new(),
             locals: Vec::new(),
@@ -100,6 +109,13 @@ impl<'s> Checker<'s> {
                 "say what it is",
             ),
         }
+    }
+
+    /// Whether a server could take `name` for a header that carries a credential.
+    pub(super) fn is_credential(&self, name: &HeaderName) -> bool {
+        let names = self.key_header.into_iter().chain([&AUTHORIZATION]);
+        let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+        names.into_iter().any(|other| dashed(name) == dashed(other))
     }
 
     /// A mistake about what has no kind then.

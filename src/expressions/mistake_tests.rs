@@ -124,7 +124,8 @@ const CASES: &[Case] = &[
 ];
 
 fn mistakes(source: &str, sees: Sees, wanted: Wanted) -> Vec<Mistake> {
-    Language::default().compile(source, "test", sees, wanted).err().unwrap_or_default()
+    let language = Language::default().hiding(Some("x-api-key".parse().unwrap()));
+    language.compile(source, "test", sees, wanted).err().unwrap_or_default()
 }
 
 #[test]
@@ -149,6 +150,26 @@ fn every_mistake_is_told_at_its_place() {
             assert!(!label.is_empty() && !help.is_empty(), "{source}");
         }
     }
+}
+
+#[test]
+fn no_credential_is_read() {
+    for name in
+        ["authorization", "Authorization", "x-api-key", "X-API-Key", "x_api-key", "x_api_key"]
+    {
+        let source = format!("request.headers['{name}']");
+        let told = mistakes(&source, Sees::Caller, Wanted::Text);
+        assert_eq!(told.len(), 1, "{source}");
+        assert_eq!(told[0].label, "a credential is nothing that expressions read");
+    }
+    let told = mistakes("request.headers.authorization", Sees::Caller, Wanted::Text);
+    assert_eq!(told.len(), 1);
+    assert_eq!(mistakes("request.headers['cookie']", Sees::Caller, Wanted::Text), []);
+    assert!(
+        Language::default()
+            .compile("request.headers['x-api-key']", "test", Sees::Caller, Wanted::Text)
+            .is_ok()
+    );
 }
 
 #[test]

@@ -39,6 +39,7 @@ use cel::common::value::Val;
 use cel::parser::Expression as Tree;
 use cel::{Context, Env, ExecutionError, Program, Value};
 use checker::Checker;
+use http::HeaderName;
 use reference::{Reader, Reference};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -87,7 +88,11 @@ pub enum Outcome {
 
 /// The language: what all expressions of one configuration share.
 #[derive(Clone)]
-pub struct Language(Arc<Env>);
+pub struct Language {
+    env: Arc<Env>,
+    /// The header that carries API keys.
+    key_header: Option<HeaderName>,
+}
 
 impl Default for Language {
     fn default() -> Self {
@@ -96,7 +101,7 @@ impl Default for Language {
             // Its names do not collide with those of the standard library; a test calls each.
             log::error!(error:% = error; "functions of text are not known in expressions");
         }
-        Self(Arc::new(env))
+        Self { env: Arc::new(env), key_header: None }
     }
 }
 
@@ -144,6 +149,13 @@ impl Hash for Expression {
 }
 
 impl Language {
+    /// The same, in which nothing reads the header that carries API keys. `Authorization` is never
+    /// read: a credential is plain only between the socket and its digest.
+    #[must_use]
+    pub fn hiding(self, key_header: Option<HeaderName>) -> Self {
+        Self { key_header, ..self }
+    }
+
     /// Compiles the text that stands at `place`, as `route/orders/when`.
     ///
     /// # Errors
@@ -158,7 +170,8 @@ impl Language {
         bounds::check(source).map_err(|mistake| vec![mistake])?;
         let program = self.parse(source)?;
         let mut tree = program.expression().clone();
-        let mut checker = Checker::new(source, program.source_info(), sees);
+        let mut checker =
+            Checker::new(source, program.source_info(), sees, self.key_header.as_ref());
         let shape = checker.look(&mut tree);
         checker.finish();
         if checker.mistakes.is_empty() && !shape.kind.fits(&wanted.kind()) {
@@ -182,7 +195,7 @@ impl Language {
     fn parse(&self, source: &str) -> Result<Program, Vec<Mistake>> {
         // A panic of the parser would end a reload, and with it everything that a task does; it
         // has `expect`s that depend on how it recovers from an error.
-        match catch_unwind(AssertUnwindSafe(|| self.0.compile(source))) {
+        match catch_unwind(AssertUnwindSafe(|| self.env.compile(source))) {
             Ok(Ok(program)) => Ok(program),
             Ok(Err(errors)) => Err(vec![syntax::mistake(source, &errors)]),
             Err(_) => Err(vec![syntax::unreadable(source)]),
@@ -307,7 +320,7 @@ impl Expression {
         // The checker lets nothing pass on which the interpreter is known to panic; should there be
         // more, it costs one evaluation and not the request's connection.
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut context = Context::with_env(Arc::clone(&language.0));
+            let mut context = Context::with_env(Arc::clone(&language.env));
             context.set_variable_resolver(&reader);
             let value = Value::resolve_val(tree, &context)?;
             Ok(take(value.as_ref()))

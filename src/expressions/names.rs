@@ -200,6 +200,12 @@ impl Checker<'_> {
 
     fn header(&mut self, name: &str, at: Range<usize>) -> Option<(Reference, Shape)> {
         match name.parse::<HeaderName>() {
+            Ok(read) if self.is_credential(&read) => {
+                let message = format!("`{name}` carries a credential");
+                let label = "a credential is nothing that expressions read";
+                self.refuse(at, message, label, "`caller.key` is the id of the key");
+                None
+            }
             Ok(read) if read.as_str() == name => Some((Reference::Header(read), Shape::text(TEXT))),
             Ok(read) => {
                 let message = format!("`{name}` is never among the headers");

@@ -144,6 +144,7 @@ fn cause<'a>(ctx: &'a Exchange, error: Option<&'a Error>) -> Option<&'a str> {
         Some(Rejection::Policy(excluded)) => Some(excluded.policy.cause(excluded.unmet)),
         Some(Rejection::PolicyUnknown { policy }) => Some(policy),
         Some(Rejection::LimitUnavailable(unavailable)) => Some(&unavailable.rule),
+        Some(Rejection::Overloaded(crowded)) => Some(crowded.as_str()),
         Some(Rejection::Internal) | None => error.map(|error| error.etype().as_str()),
         Some(_) => error
             .filter(|error| *error.etype() != ErrorType::InternalError)

@@ -9,19 +9,33 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// One thing to complain of.
 #[derive(Debug, Default)]
-pub struct Complaint(Mutex<Option<Instant>>);
+pub struct Complaint(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<Instant>,
+    /// What came since, and was not told.
+    untold: u64,
+}
 
 impl Complaint {
     /// Whether the last complaint is long enough ago; this is one, then.
     #[must_use]
     pub fn is_due(&self) -> bool {
+        self.due().is_some()
+    }
+
+    /// The same, with how much came since the last complaint, this included.
+    #[must_use]
+    pub fn due(&self) -> Option<u64> {
         let now = Instant::now();
-        let mut last = self.0.lock();
-        let due = last.is_none_or(|at| now.duration_since(at) >= PAUSE);
-        if due {
-            *last = Some(now);
+        let mut state = self.0.lock();
+        state.untold += 1;
+        if state.last.is_some_and(|at| now.duration_since(at) < PAUSE) {
+            return None;
         }
-        due
+        state.last = Some(now);
+        Some(std::mem::take(&mut state.untold))
     }
 }
 
@@ -37,5 +51,6 @@ mod tests {
             assert!(!complaint.is_due());
             tokio::time::advance(PAUSE).await;
         }
+        assert_eq!((complaint.due(), complaint.due()), (Some(2), None));
     }
 }

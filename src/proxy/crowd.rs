@@ -55,6 +55,29 @@ pub enum Full {
     Process,
 }
 
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowded {
+    /// Its connection is above `http.max_connections`.
+    Connections,
+    /// Memory is short of `http.max_memory`.
+    Memory,
+    /// As many are in flight as `http.max_requests` says.
+    Requests,
+}
+
+impl Crowded {
+    /// The setting that says so, for the access log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::Memory => "max_memory",
+            Self::Requests => "max_requests",
+        }
+    }
+}
+
 /// A place that was found for a connection.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -136,14 +159,18 @@ impl Crowd {
         }
     }
 
-    /// Lets a request in, until [`Crowd::finish`]; whether it may.
-    pub(super) fn begin(&self, max: usize) -> bool {
+    /// Lets a request in, until [`Crowd::finish`]; or says why not.
+    pub(super) fn begin(&self, max: usize) -> Result<(), Crowded> {
         let others = self.requests.fetch_add(1, Ordering::Relaxed);
-        let admitted = others < max && !self.pressure.is_on();
-        if !admitted {
-            self.finish();
-        }
-        admitted
+        let crowded = if self.pressure.is_on() {
+            Crowded::Memory
+        } else if others >= max {
+            Crowded::Requests
+        } else {
+            return Ok(());
+        };
+        self.finish();
+        Err(crowded)
     }
 
     pub(super) fn finish(&self) {
@@ -224,14 +251,15 @@ mod tests {
     #[test]
     fn who_is_refused_takes_no_place_of_a_request() {
         let crowd = Crowd::default();
-        assert!(crowd.begin(2) && crowd.begin(2));
-        assert!(!crowd.begin(2) && !crowd.begin(2));
+        let begin = || crowd.begin(2);
+        assert_eq!([begin(), begin()], [Ok(()); 2]);
+        assert_eq!([begin(), begin()], [Err(Crowded::Requests); 2]);
         crowd.finish();
-        assert!(crowd.begin(2) && !crowd.begin(2));
+        assert_eq!([begin(), begin()], [Ok(()), Err(Crowded::Requests)]);
         crowd.finish();
         assert!(crowd.pressure.set(true) && !crowd.pressure.set(true));
-        assert!(!crowd.begin(2));
+        assert_eq!(begin(), Err(Crowded::Memory));
         crowd.pressure.set(false);
-        assert!(crowd.begin(2));
+        assert_eq!(begin(), Ok(()));
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that must know of the shutdown asks here: the accept loops, waiting connections,
 //! responses (`Connection: close`), `/health` and `/readyz`.
 
-use super::crowd::{Comer, Crowd, Full, Place, Pressure};
+use super::crowd::{Comer, Crowd, Crowded, Full, Place, Pressure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
@@ -108,10 +108,12 @@ impl Drain {
         &self.crowd.pressure
     }
 
-    /// Lets a request go on to be decided, until the guard is dropped; `None` at `max`.
-    #[must_use]
-    pub fn admit(self: &Arc<Self>, max: usize) -> Option<AdmittedGuard> {
-        self.crowd.begin(max).then(|| AdmittedGuard(Arc::clone(self)))
+    /// Lets a request go on to be decided, until the guard is dropped.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn admit(self: &Arc<Self>, max: usize) -> Result<AdmittedGuard, Crowded> {
+        self.crowd.begin(max).map(|()| AdmittedGuard(Arc::clone(self)))
     }
 
     /// Counts a request until the guard is dropped.

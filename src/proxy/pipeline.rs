@@ -103,24 +103,27 @@ async fn identify(
 ) -> Result<Result<Option<Arc<Caller>>, Denied>, Limited> {
     let (authenticator, guard) = (&snapshot.authenticator, &snapshot.guard);
     let known = authenticator.identify_cached(&route.auth, head.sent(), head.client());
-    let may_be_a_guess = match &known {
+    // A certificate is no guess: whoever shows it has its key.
+    let may_be_guessed = match &known {
         None => !authenticator.remembers(&route.auth, head.sent(), head.client()),
-        Some(Err(Denied::Invalid { method, .. })) => *method != Method::Certificate,
-        Some(_) => false,
+        Some(Err(denied)) => guessed(denied),
+        Some(Ok(_)) => false,
     };
-    if may_be_a_guess {
+    if may_be_guessed {
         guard.may_try(head.client(), would_refuse)?;
     }
     let identified = match known {
         Some(known) => known,
         None => authenticator.look_up(&route.auth, head.sent(), head.client()).await,
     };
-    // A certificate is no guess: whoever shows it has its key.
-    let guessed = |denied: &Denied| matches!(denied, Denied::Invalid { method, .. } if *method != Method::Certificate);
     if identified.as_ref().is_err_and(guessed) {
         guard.tried_in_vain(head.client());
     }
     Ok(identified)
+}
+
+fn guessed(denied: &Denied) -> bool {
+    matches!(denied, Denied::Invalid { method, .. } if *method != Method::Certificate)
 }
 
 /// Takes one request from the caller's plan, from the route with its policies, and from the

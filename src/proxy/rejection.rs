@@ -3,6 +3,7 @@
 //! Each stage owns its reasons and knows nothing of HTTP; this file gives each a status, a stable
 //! code and a sentence. A new reason does not compile until it has all three.
 
+use super::crowd::Crowded;
 use super::filter::{Stopped as Filtered, Why};
 use super::policies::Excluded;
 use crate::auth::access::Unmet;
@@ -175,7 +176,7 @@ pub enum Rejection {
     LimitUnavailable(#[from] limits::Unavailable),
     /// As many requests are in flight, or connections open, as there may be.
     #[error("the gateway serves as many as it can")]
-    Overloaded,
+    Overloaded(Crowded),
     /// The consumer's plan is not in force anywhere.
     #[error("the consumer's plan does not exist")]
     PlanUnknown,
@@ -255,7 +256,7 @@ impl Rejection {
                 kind: REDUCED,
                 ..told(503, "limits_unavailable", "Limits cannot be counted at the moment", 14)
             },
-            Self::Overloaded => Told {
+            Self::Overloaded(_) => Told {
                 kind: REDUCED,
                 ..told(503, "overloaded", "The gateway serves as many requests as it can", 14)
             },

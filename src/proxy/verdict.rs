@@ -4,6 +4,7 @@
 //! Must stay true: only the question for health passes without room.
 
 use super::account;
+use super::crowd::Crowded;
 use super::exchange::{self, Exchange, Stage, internal};
 use super::filter::Point;
 use super::head::Head;
@@ -74,16 +75,21 @@ impl Gateway {
 
     /// Finds a place for a request among those in flight; on a spare connection there is none.
     fn admit(&self, session: &Session, ctx: &mut Exchange) -> Result<(), Rejection> {
-        let max = ctx.snapshot.http.max_requests;
-        if !stream::is_spare(session) {
-            ctx.admitted = self.drain.admit(max);
-            if ctx.admitted.is_none() && self.overloaded.is_due() {
-                let short = self.drain.pressure().is_on();
-                log::error!(max_requests = max, memory_is_short = short;
-                    "too many requests are in flight, those above http.max_requests get 503: is an upstream slow?");
-            }
+        if stream::is_spare(session) {
+            return Err(Rejection::Overloaded(Crowded::Connections));
         }
-        if ctx.admitted.is_some() { Ok(()) } else { Err(Rejection::Overloaded) }
+        let max = ctx.snapshot.http.max_requests;
+        ctx.admitted = match self.drain.admit(max) {
+            Ok(admitted) => Some(admitted),
+            Err(crowded) => {
+                if self.overloaded.is_due() {
+                    log::error!(max_requests = max, memory_is_short = crowded == Crowded::Memory;
+                        "too many requests are in flight, those above http.max_requests get 503: is an upstream slow?");
+                }
+                return Err(Rejection::Overloaded(crowded));
+            }
+        };
+        Ok(())
     }
 
     /// Runs what was decided; whether the request is answered with that.

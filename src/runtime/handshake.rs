@@ -105,3 +105,28 @@ impl ResolvesServerCert for LiveCertificate {
         self.live.load().certificate(&self.listener)
     }
 }
+
+/// The reason of a handshake that ended because the client went away.
+pub(super) const GONE: &str = "gone";
+
+/// Why a handshake failed, as metrics name it.
+pub(super) fn why(error: &std::io::Error) -> &'static str {
+    use rustls::AlertDescription as Alert;
+    let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())
+    else {
+        return GONE;
+    };
+    match error {
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::NoCertificatesPresented
+        | rustls::Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate,
+        ) => "certificate",
+        _ => "protocol",
+    }
+}

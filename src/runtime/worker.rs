@@ -4,7 +4,7 @@
 //! that the kernel had accepted is served.
 
 use super::bind::Bound;
-use super::handshake::{Handshake, Handshakes};
+use super::handshake::{GONE, Handshake, Handshakes, why};
 use crate::auth::ClientCertificate;
 use crate::config::Http;
 use crate::proxy::complaint::Complaint;
@@ -83,6 +83,7 @@ impl Worker {
                 no_files: Complaint::default(),
                 full: Complaint::default(),
                 crowded: Complaint::default(),
+                handshakes: Complaint::default(),
             };
             loops.spawn(Arc::new(door).accept(listener));
         }
@@ -102,6 +103,7 @@ struct Door {
     no_files: Complaint,
     full: Complaint,
     crowded: Complaint,
+    handshakes: Complaint,
 }
 
 impl Door {
@@ -198,17 +200,26 @@ impl Door {
             tokio::spawn(async move {
                 let _guard = guard;
                 // It has no claim to more, whatever it is doing.
-                drop(tokio::time::timeout(SPARE_LIFE, door.serve(tcp, handshake, limits)).await);
+                drop(
+                    tokio::time::timeout(SPARE_LIFE, door.serve(tcp, peer, handshake, limits))
+                        .await,
+                );
             });
             return;
         }
         tokio::spawn(async move {
             let _guard = guard;
-            door.serve(tcp, handshake, limits).await;
+            door.serve(tcp, peer, handshake, limits).await;
         });
     }
 
-    async fn serve(&self, tcp: TcpStream, handshake: Option<Handshake>, limits: ConnectionLimits) {
+    async fn serve(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        handshake: Option<Handshake>,
+        limits: ConnectionLimits,
+    ) {
         let mut waits = Waits::new(&self.serving.drain);
         let (patience, pressure) = (limits.write_timeout, self.serving.drain.pressure());
         let Some(Handshake { acceptor, trust }) = handshake else {
@@ -228,11 +239,21 @@ impl Door {
                 let stream = stream.shown(shown).spare(limits.spare);
                 self.connections.serve(stream, waits, limits).await;
             }
-            Some(Err(error)) => {
-                self.serving.metrics.tls_failed();
-                log::debug!("a TLS handshake failed: {error}");
-            }
-            None => self.serving.metrics.tls_failed(),
+            Some(Err(error)) => self.failed(peer, &error),
+            None => self.serving.metrics.tls_failed("timeout"),
+        }
+    }
+
+    /// Clients that simply went away are counted only.
+    fn failed(&self, peer: SocketAddr, error: &io::Error) {
+        let reason = why(error);
+        self.serving.metrics.tls_failed(reason);
+        if reason == GONE {
+            return;
+        }
+        if let Some(failures) = self.handshakes.due() {
+            log::warn!(listener = &*self.name, peer:% = peer, reason:% = error, failures = failures;
+                "a TLS handshake has failed");
         }
     }
 }

@@ -244,7 +244,7 @@ impl Process {
         stores.wait_for_schema(&parts.clock).await?;
         let look = async || {
             feed::first_look(&*stores.store, &parts.directory, &parts.clock).await?;
-            rows::load(&*stores.store).await
+            rows::load(&*stores.store, &config.api_key.header).await
         };
         let rows = stores.wait_for(&parts.clock, look).await?;
         let access_log = AccessLog::stdout(&metrics)?;

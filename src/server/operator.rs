@@ -100,12 +100,15 @@ impl Process {
         let tokens = Tokens::new(wanted.tokens.iter().map(secret).collect(), clock.clone())?;
         let (form, named, believed) =
             (Arc::clone(&self.live), Arc::clone(&self.live), Arc::clone(&self.live));
+        let checking = Arc::clone(&self.live);
         Some(ApiState {
             ports: Ports::of(&self.stores.store),
             tokens,
             clock,
             key_form: Arc::new(move || KeyForm::new(&form.load().config.api_key)),
-            check_document: Arc::new(check),
+            check_document: Arc::new(move |kind, name, body| {
+                check(&checking.load(), kind, name, body)
+            }),
             in_force: Arc::new(move |kind| in_force(&named.load(), kind)),
             issuers: Arc::new(move || believed.load().config.credential_issuers()),
         })
@@ -113,8 +116,14 @@ impl Process {
 }
 
 /// Compiles a plan or policy as if it were put in force now.
-fn check(kind: DocumentKind, name: &str, body: &Value) -> Result<(), Vec<Fault>> {
-    let faults = config::faults_of_row(kind, name, body).into_iter();
+fn check(
+    snapshot: &Snapshot,
+    kind: DocumentKind,
+    name: &str,
+    body: &Value,
+) -> Result<(), Vec<Fault>> {
+    let key_header = &snapshot.config.api_key.header;
+    let faults = config::faults_of_row(kind, name, body, key_header).into_iter();
     let faults: Vec<Fault> = faults.map(|(pointer, message)| Fault { pointer, message }).collect();
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }

@@ -68,8 +68,9 @@ pub(crate) fn row(kind: DocumentKind, name: &str, body: Value) -> Document {
 
 /// A snapshot of both.
 pub(crate) fn snapshot(text: &str, documents: &[Document]) -> Snapshot {
-    let rows: Rows = config::compile_rows(documents);
-    match Snapshot::build(config(text), Arc::new(rows), &parts(), 1) {
+    let config = config(text);
+    let rows: Rows = config::compile_rows(documents, &config.api_key.header);
+    match Snapshot::build(config, Arc::new(rows), &parts(), 1) {
         Ok(snapshot) => snapshot,
         Err(error) => panic!("{error}"),
     }

@@ -8,6 +8,7 @@ use crate::auth::Outage;
 use crate::auth::documents::{Document, Documents};
 use crate::config::{self, Rows};
 use crate::snapshot::BuildError;
+use http::HeaderName;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,11 @@ enum Failed {
 ///
 /// # Errors
 /// The store does not answer.
-pub async fn load(documents: &dyn Documents) -> Result<Rows, Outage> {
+pub async fn load(documents: &dyn Documents, key_header: &HeaderName) -> Result<Rows, Outage> {
     let (documents, _) = read(documents).await?;
-    let compiled = tokio::task::spawn_blocking(move || config::compile_rows(&documents)).await;
+    let key_header = key_header.clone();
+    let compile = move || config::compile_rows(&documents, &key_header);
+    let compiled = tokio::task::spawn_blocking(compile).await;
     let rows = compiled.map_err(|_| Outage::Failed)?;
     tell(&rows);
     Ok(rows)
@@ -126,7 +129,8 @@ async fn publish(
     let publisher = Arc::clone(publisher);
     // Compiling thousands of rows takes longer than a request should wait.
     let published = tokio::task::spawn_blocking(move || {
-        let published = publisher.rows(config::compile_rows(&documents))?;
+        let key_header = publisher.live().load().config.api_key.header.clone();
+        let published = publisher.rows(config::compile_rows(&documents, &key_header))?;
         let snapshot = publisher.live().load();
         let metrics = &publisher.parts().metrics;
         metrics.rows_in_force(snapshot.revision, snapshot.rows.refused().len());
@@ -313,7 +317,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_there_already_makes_no_new_revision() {
         let bench = Bench::start("[plans.basic]\n");
-        let rows = || config::compile_rows(&[plan("gold", "5/s"), plan("bad", "no")]);
+        let rows = || {
+            config::compile_rows(
+                &[plan("gold", "5/s"), plan("bad", "no")],
+                &HeaderName::from_static("x-api-key"),
+            )
+        };
         let publish = |rows| bench.publisher.rows(rows).map_err(|error| error.to_string());
         assert_eq!(publish(rows()), Ok(Published::InForce(2)));
         assert_eq!(publish(rows()), Ok(Published::Unchanged(2)));
@@ -339,8 +348,11 @@ mod tests {
         let store = Store::default();
         store.0.lock().push_back(Ok(vec![plan("gold", "5/s"), plan("bad", "no")]));
         store.0.lock().push_back(Err(Outage::Failed));
-        let rows = load(&store).await.unwrap();
+        let rows = load(&store, &HeaderName::from_static("x-api-key")).await.unwrap();
         assert_eq!((rows.plans().count(), rows.refused().len()), (1, 1));
-        assert_eq!(load(&store).await.unwrap_err(), Outage::Failed);
+        assert_eq!(
+            load(&store, &HeaderName::from_static("x-api-key")).await.unwrap_err(),
+            Outage::Failed
+        );
     }
 }

@@ -224,6 +224,11 @@ async fn a_certificate_that_does_not_verify_ends_the_handshake() {
             refused += if without { 0.0 } else { 1.0 };
         }
         gateway.metric_is("tls_handshakes_failed_total", &[], refused).await;
+        gateway
+            .metric_is("tls_handshakes_failed_total", &[("reason", "certificate")], refused)
+            .await;
+        let told = gateway.stderr().containing("a TLS handshake has failed").await;
+        assert!(told.contains("127.0.0.1") && told.contains("certificate"), "{told}");
         assert!(is_let_in(&gateway, &gateway.trust().showing(&good), &TLS13).await);
     }
 }

@@ -59,7 +59,7 @@ async fn who_does_not_speak_tls_at_a_tls_listener_is_counted_and_closed() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     // Perhaps with a TLS alert first.
     while !matches!(client.try_some().await.as_deref(), Ok([]) | Err(_)) {}
-    gateway.metric_is("tls_handshakes_failed_total", &[], 1.0).await;
+    gateway.metric_is("tls_handshakes_failed_total", &[("reason", "protocol")], 1.0).await;
     eventually_async("the connection to be forgotten", async || {
         (gateway.metrics().await.sum("connections_open", &[]) == 0.0).then_some(())
     })

@@ -310,7 +310,7 @@ async fn a_handshake_that_stalls_is_cut_off() {
         client.expect_closed().await;
         expect_about_a_timeout(took.elapsed());
     }
-    gateway.metric_is("tls_handshakes_failed_total", &[], 2.0).await;
+    gateway.metric_is("tls_handshakes_failed_total", &[("reason", "timeout")], 2.0).await;
 }
 
 #[tokio::test]

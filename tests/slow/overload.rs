@@ -136,6 +136,10 @@ async fn the_connection_of_who_is_refused_stays_and_its_next_request_may_pass() 
     assert!(metrics.sum("heads_refused_total", &[("code", "overloaded")]) >= 4.0);
     let log = gateway.access_log(5).await;
     assert!(log.iter().any(|line| line["reason"] == "overloaded" && line["status"] == 503));
+    let refused = log.iter().filter(|line| line["reason"] == "overloaded");
+    for line in refused {
+        assert_eq!(line["cause"], "max_requests", "{line}");
+    }
 }
 
 #[tokio::test]

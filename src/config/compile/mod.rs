@@ -273,6 +273,8 @@ pub(crate) fn shorten(text: &str) -> String {
 
 /// Compiles a file; `None` means that the findings say why not.
 pub(crate) fn compile(file: &File, files: SecretFiles, cx: &mut Context<'_>) -> Option<Compiled> {
+    let key_header = cx.read_quietly(&file.auth.api_key.header);
+    cx.language = std::mem::take(&mut cx.language).hiding(key_header);
     let process = process::compile(file, cx);
     let plan_names = names(&file.plans);
     let plans = plans::compile(&file.plans, cx);

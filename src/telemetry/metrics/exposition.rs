@@ -120,7 +120,13 @@ const CONNECTIONS: Spec = (
 );
 const CONNECTIONS_REFUSED: Spec = (
     "gateway_connections_refused_total",
-    "Connections that were closed unheard.",
+    "Connections above a cap: closed, or (max_connections) served with 503 where there is room for that.",
+    &["reason"],
+    MetricType::COUNTER,
+);
+const TLS_FAILURES: Spec = (
+    "gateway_tls_handshakes_failed_total",
+    "TLS handshakes with clients that came to nothing.",
     &["reason"],
     MetricType::COUNTER,
 );
@@ -150,7 +156,7 @@ const OVERFLOW: Spec = (
     MetricType::COUNTER,
 );
 
-const ALL: [Spec; 23] = [
+const ALL: [Spec; 24] = [
     REQUESTS,
     DURATION,
     REJECTIONS,
@@ -169,6 +175,7 @@ const ALL: [Spec; 23] = [
     HEADS,
     CONNECTIONS,
     CONNECTIONS_REFUSED,
+    TLS_FAILURES,
     STORE_FAILURES,
     PUBLISHING_FAILURES,
     OPEN,
@@ -254,7 +261,7 @@ impl Exposition {
         [duration.0, refusals.0, answers.0, failures.0]
     }
 
-    fn process_wide(&self) -> [MetricFamily; 5] {
+    fn process_wide(&self) -> [MetricFamily; 6] {
         let mut connections = Family::new(CONNECTIONS);
         self.series.listeners.each(|name, count| connections.number(&[name], count.value()));
         let by_code = |spec, codes: &Codes| {
@@ -266,6 +273,7 @@ impl Exposition {
             connections.0,
             by_code(HEADS, &self.series.heads_refused),
             by_code(CONNECTIONS_REFUSED, &self.series.connections_refused),
+            by_code(TLS_FAILURES, &self.series.tls_failed),
             by_code(STORE_FAILURES, &self.series.store_failures),
             by_code(PUBLISHING_FAILURES, &self.series.publishing_failures),
         ]

@@ -189,8 +189,8 @@ impl Metrics {
     }
 
     /// A TLS handshake with a client came to nothing.
-    pub fn tls_failed(&self) {
-        self.scalars.tls_failed.inc();
+    pub fn tls_failed(&self, reason: &'static str) {
+        self.series.tls_failed.count(reason);
     }
 
     /// This revision of the configuration is in force from now on.
@@ -330,7 +330,7 @@ mod tests {
         metrics.head_refused("head_timeout");
         metrics.connection("public");
         metrics.connection_refused("limit");
-        metrics.tls_failed();
+        metrics.tls_failed("gone");
         metrics.reload_succeeded(16);
         metrics.reload_failed();
         metrics.rows_in_force(17, 2);
@@ -400,7 +400,7 @@ mod tests {
             r#"gateway_config_reloads_total{result="success"} 1"#,
             r#"gateway_config_reloads_total{result="failure"} 1"#,
             r#"gateway_revocation_delay_seconds_bucket{le="0.025"} 1"#,
-            "gateway_tls_handshakes_failed_total 1",
+            r#"gateway_tls_handshakes_failed_total{reason="gone"} 1"#,
             "gateway_connections_open 5",
             "gateway_requests_in_flight 2",
             "gateway_limiter_overflow_total 3",
@@ -459,8 +459,9 @@ mod tests {
     #[test]
     fn two_gateways_in_one_process_do_not_count_for_each_other() {
         let (one, other) = (Metrics::new(), Metrics::new());
-        one.tls_failed();
-        assert!(has(&samples(&other), "gateway_tls_handshakes_failed_total 0"));
+        one.tls_failed("gone");
+        assert!(samples(&one).iter().any(|line| line.contains("tls_handshakes_failed_total")));
+        assert!(!samples(&other).iter().any(|line| line.contains("tls_handshakes_failed_total")));
     }
 
     #[test]

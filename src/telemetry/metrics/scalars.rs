@@ -10,7 +10,6 @@ const DELAY_BUCKETS: [f64; 12] =
 
 #[derive(Debug)]
 pub(super) struct Scalars {
-    pub(super) tls_failed: IntCounter,
     pub(super) revision: IntGauge,
     pub(super) reloads_succeeded: IntCounter,
     pub(super) reloads_failed: IntCounter,
@@ -34,13 +33,6 @@ impl Scalars {
             counter(registry, options.const_label("result", result))
         };
         Self {
-            tls_failed: counter(
-                registry,
-                Opts::new(
-                    "gateway_tls_handshakes_failed_total",
-                    "TLS handshakes with clients that came to nothing.",
-                ),
-            ),
             revision: gauge(
                 registry,
                 "gateway_config_revision",

@@ -20,6 +20,7 @@ pub(super) struct Series {
     pub(super) listeners: Table<Count>,
     pub(super) heads_refused: Codes,
     pub(super) connections_refused: Codes,
+    pub(super) tls_failed: Codes,
     pub(super) store_failures: Codes,
     pub(super) publishing_failures: Codes,
     pub(super) answers: super::answers::Answers,
