@@ -202,19 +202,22 @@ async fn a_limit_counts_whom_an_expression_names_and_takes_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_cost_that_cannot_be_told_is_one_and_none_is_more_than_there_can_be() {
-    let more = "limits.units = { rate = \"5/h\", cost = { expr = \"int(request.query.n)\" } }";
+async fn a_cost_that_cannot_be_told_is_all_there_can_be_and_none_is_more() {
+    let more = "limits.units = { rate = \"5/h\", cost = { expr = \"int(request.query.n)\" }, per = { header = \"x-who\" } }";
     let gateway = described().route("all", &reply("/*", "none", "ok", more)).start().await;
-    for (target, status) in [
-        ("/", 200),
-        ("/?n=x", 200),
-        ("/?n=-7", 200),
-        ("/?n=0", 200),
-        ("/?n=9223372036854775807", 429),
-        ("/?n=1", 200),
-        ("/?n=1", 429),
+    // Each counts for itself: what the first request takes shows in whether the second may pass.
+    for (who, first, second) in [
+        ("absent", "/", 429),
+        ("failed", "/?n=x", 429),
+        ("negative", "/?n=-7", 200),
+        ("nothing", "/?n=0", 200),
+        ("one", "/?n=1", 200),
+        ("all", "/?n=5", 429),
+        ("more", "/?n=9223372036854775807", 429),
     ] {
-        gateway.get(target).send().await.expect_status(status);
+        let ask = |target| gateway.get(target).header("x-who", who).send();
+        ask(first).await.expect_status(200);
+        ask("/?n=4").await.expect_status(second);
     }
     let failures = [("expression", "route/all/limits/units/cost")];
     gateway.metric_is("expression_errors_total", &failures, 1.0).await;

@@ -85,8 +85,9 @@ async fn flood(
             return End::Stopped;
         }
         // What it says is taken, and not looked at.
-        while reads && !client.is_quiet_for(Duration::from_micros(1)).await {
-            if matches!(client.try_some().await.as_deref(), Ok([]) | Err(_)) {
+        let moment = Duration::from_micros(1);
+        while reads && let Ok(said) = tokio::time::timeout(moment, client.try_some()).await {
+            if matches!(said.as_deref(), Ok([]) | Err(_)) {
                 return End::Stopped;
             }
         }
