@@ -185,7 +185,7 @@ async fn thrice_what_can_be_done_does_not_keep_it_from_being_done() {
     let span = sized(Duration::from_secs(3), Duration::from_secs(20));
     let at_most = Load::on(gateway.address()).connections(PLACES).rate(1_000);
     let best = at_most.run(span).await;
-    best.expect_only(200);
+    assert!(best.failures().is_empty(), "{best:?}");
     let load = Load::on(gateway.address()).connections(60).rate(300);
     let over = load.run(span).await;
     let good = |summary: &Summary| summary.statuses().get(&200).copied().unwrap_or(0);
