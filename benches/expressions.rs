@@ -66,7 +66,7 @@ fn evaluate(criterion: &mut Criterion) {
         headers: &headers,
         address: Ipv4Addr::new(10, 1, 2, 3).into(),
         tls: true,
-        open_ended: false,
+        goes_on: false,
     };
     let facts =
         Facts { request, route: Some("orders"), caller: Some(caller), claims: Some(&Token) };

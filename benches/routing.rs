@@ -58,7 +58,7 @@ fn request(n: usize) -> (String, String) {
 
 fn find(criterion: &mut Criterion) {
     let headers = HeaderMap::new();
-    let origin = Origin { address: Ipv4Addr::LOCALHOST.into(), tls: false, open_ended: false };
+    let origin = Origin { address: Ipv4Addr::LOCALHOST.into(), tls: false, goes_on: false };
     let mut group = criterion.benchmark_group("find");
     for count in [10, 1_000, 10_000] {
         let routes = Routes::build((0..count).map(|n| (matcher(n), n)).collect());

@@ -37,8 +37,8 @@ pub struct Request<'a> {
     pub address: IpAddr,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// Whether it has a body whose length the head does not say.
-    pub open_ended: bool,
+    /// Whether an HTTP/2 stream goes on after the head: there, no field has to tell of a body.
+    pub goes_on: bool,
 }
 
 /// Who calls.

@@ -13,7 +13,7 @@ use cel::common::traits::Container;
 use cel::common::types::{CelBool, CelInt, CelList, CelString, LIST_TYPE, Type};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
-use http::header::{CONTENT_LENGTH, COOKIE};
+use http::header::{CONTENT_LENGTH, COOKIE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use regex::Regex;
@@ -156,11 +156,11 @@ impl VariableResolver for Reader<'_> {
 
 /// The length of the body, as the head says it; none, where there is a body and it does not.
 fn size(request: &Request<'_>) -> Option<i64> {
-    if request.open_ended {
-        return None;
-    }
-    let length = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    Some(length.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+    let Some(length) = request.headers.get(CONTENT_LENGTH) else {
+        let has_body = request.goes_on || request.headers.contains_key(TRANSFER_ENCODING);
+        return (!has_body).then_some(0);
+    };
+    length.to_str().ok()?.trim().parse().ok()
 }
 
 const TOO_MUCH: &str = "a text is too long, or a list";

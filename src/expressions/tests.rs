@@ -52,7 +52,7 @@ fn with_facts<T>(caller: bool, run: impl FnOnce(&Facts<'_>) -> T) -> T {
             headers: &headers,
             address: "10.1.2.3".parse().unwrap(),
             tls: true,
-            open_ended: false,
+            goes_on: false,
         },
         route: Some("orders"),
         caller: caller.then_some(Caller {

@@ -54,6 +54,8 @@ pub struct Exchange {
     pub status: u16,
     /// Route and caller, as far as they are known.
     pub trail: Trail,
+    /// Whether its HTTP/2 stream went on after the head.
+    pub goes_on: bool,
     /// Its visits to the filters.
     pub filters: Visits,
     /// Where it came from.
@@ -82,6 +84,7 @@ impl Exchange {
             rejection: None,
             status: 0,
             trail: Trail::default(),
+            goes_on: false,
             filters: Visits::default(),
             client: Client { peer: nowhere, address: nowhere.ip(), trusted: false },
             trace: TraceContext::start(false),
@@ -176,7 +179,7 @@ pub fn target(session: &Session) -> Result<Target<'_>, BadHead> {
 #[must_use]
 pub fn head<'s>(session: &'s Session, exchange: &Exchange) -> Option<Head<'s>> {
     let caps = HeadCaps::from(&exchange.snapshot.http);
-    let head = Head::read(session.req_header(), exchange.client.address, false, caps);
+    let head = Head::read(session.req_header(), exchange.client.address, exchange.goes_on, caps);
     Some(head.ok()?.over(is_tls(session)))
 }
 

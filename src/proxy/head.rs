@@ -132,17 +132,9 @@ impl<'a> Head<'a> {
     /// The same with another method.
     #[must_use]
     pub fn asked_for<'s>(&'s self, method: &'s Method) -> Asked<'s> {
-        let origin =
-            Origin { address: self.client, tls: self.tls, open_ended: self.is_open_ended() };
+        let origin = Origin { address: self.client, tls: self.tls, goes_on: self.goes_on };
         let (target, headers) = (&self.target, &self.header.headers);
         Asked { host: &self.host, target, method, headers, origin }
-    }
-
-    /// Whether there is a body whose length the head does not say.
-    fn is_open_ended(&self) -> bool {
-        let headers = &self.header.headers;
-        !headers.contains_key(CONTENT_LENGTH)
-            && (self.goes_on || headers.contains_key(TRANSFER_ENCODING))
     }
 
     /// What expressions can read once it is known who calls.
@@ -201,8 +193,8 @@ impl<'a> Head<'a> {
     pub fn check_body(&self, max: u64, needs_length: bool) -> Result<(), BadBody> {
         let headers = &self.header.headers;
         let Some(length) = headers.get(CONTENT_LENGTH) else {
-            let is_missing = needs_length && self.is_open_ended();
-            return if is_missing { Err(BadBody::LengthRequired) } else { Ok(()) };
+            let has_body = self.goes_on || headers.contains_key(TRANSFER_ENCODING);
+            return if needs_length && has_body { Err(BadBody::LengthRequired) } else { Ok(()) };
         };
         // Pingora has checked that these are digits; more of them than fit are too many bytes.
         match length.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()) {

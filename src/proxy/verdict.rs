@@ -42,12 +42,12 @@ impl Gateway {
         ctx: &mut Exchange,
     ) -> Result<Verdict, Rejection> {
         let snapshot = Arc::clone(&ctx.snapshot);
-        let goes_on = match session.as_downstream() {
+        ctx.goes_on = match session.as_downstream() {
             ServerSession::H2(stream) => !stream.is_body_empty(),
             _ => false,
         };
         let caps = HeadCaps::from(&snapshot.http);
-        let head = Head::read(session.req_header(), ctx.client.address, goes_on, caps)?
+        let head = Head::read(session.req_header(), ctx.client.address, ctx.goes_on, caps)?
             .over(exchange::is_tls(session))
             .with_certificate(stream::certificate(session));
         if head.target().path() == HEALTH_PATH

@@ -90,7 +90,7 @@ pub(super) struct Request {
 
 /// Where requests of tests come from.
 pub(super) fn origin() -> Origin {
-    Origin { address: std::net::Ipv4Addr::LOCALHOST.into(), tls: false, open_ended: false }
+    Origin { address: std::net::Ipv4Addr::LOCALHOST.into(), tls: false, goes_on: false }
 }
 
 /// `PUT api.example.com/orders/7?b=1 x-a=1`

@@ -45,8 +45,8 @@ pub struct Origin {
     pub address: IpAddr,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// Whether it has a body whose length the head does not say.
-    pub open_ended: bool,
+    /// Whether an HTTP/2 stream goes on after the head: there, no field has to tell of a body.
+    pub goes_on: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -61,7 +61,7 @@ impl<'a> Asked<'a> {
             headers: self.headers,
             address: self.origin.address,
             tls: self.origin.tls,
-            open_ended: self.origin.open_ended,
+            goes_on: self.origin.goes_on,
         };
         Facts { request, route: None, caller: None, claims: None }
     }

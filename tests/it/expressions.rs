@@ -3,7 +3,9 @@
 
 use crate::support::eventually_async;
 use crate::support::gateway::{Builder, Gateway, succeed};
+use crate::support::http2::Http2;
 use crate::support::origin::Origin;
+use crate::support::raw::RawClient;
 use serde_json::json;
 
 fn reply(path: &str, auth: &str, body: &str, more: &str) -> String {
@@ -221,4 +223,47 @@ async fn a_cost_that_cannot_be_told_is_all_there_can_be_and_none_is_more() {
     }
     let failures = [("expression", "route/all/limits/units/cost")];
     gateway.metric_is("expression_errors_total", &failures, 1.0).await;
+}
+
+/// What a client could do about a condition that keeps it from something: make it fail, or keep from it what it
+/// reads.
+#[tokio::test]
+async fn a_condition_cannot_be_got_around_by_making_it_fail_or_hiding_what_it_reads() {
+    let blocked = "when = \"request.headers['user-agent'].contains('evil')\"";
+    let gateway = described()
+        .tls_listener("secure")
+        .route("blocked", &reply("/*", "none", "blocked", blocked))
+        .route("open", &reply("/*", "none", "open", ""))
+        .route("small", &reply("/small", "none", "ok", "policies = [\"small\"]"))
+        .toml("[policies.small]\nwhen = \"request.size <= 10\"\n")
+        .start()
+        .await;
+    let long = format!("evil{}", "x".repeat(17_000));
+    for (agent, status, body) in [
+        (&b"good"[..], 200, Some("open")),
+        (b"evil", 200, Some("blocked")),
+        (b"evil\xff", 400, None),
+        (long.as_bytes(), 400, None),
+    ] {
+        let mut client = RawClient::connect(gateway.address()).await;
+        let head = [b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: ", agent, b"\r\n\r\n"].concat();
+        let answer = client.exchange(head).await;
+        assert_eq!(answer.status(), status, "{}", answer.text());
+        match body {
+            Some(body) => assert_eq!(answer.text(), body),
+            None => assert!(answer.text().contains("unclear_condition"), "{}", answer.text()),
+        }
+    }
+    // Fifty bytes, whose length the head tells or not.
+    let body = vec![b'x'; 50];
+    gateway.post("/small", vec![b'x'; 10]).send().await.expect_status(200);
+    gateway.post("/small", body.clone()).send().await.expect_status(403);
+    let mut client = RawClient::connect(gateway.address()).await;
+    let head = "POST /small HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = [head.as_bytes(), b"32\r\n", &body, b"\r\n0\r\n\r\n"].concat();
+    assert_eq!(client.exchange(chunk).await.status(), 403);
+    let mut http2 = Http2::connect(gateway.listener("secure"), &gateway.trust()).await;
+    assert_eq!(http2.get("/small", &[]).await.status, 200);
+    let open = http2.begin("POST", "/small", &[], false).await;
+    assert_eq!(open.finish().await.unwrap().status, 403);
 }
